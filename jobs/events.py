@@ -1,0 +1,123 @@
+"""The events of a run: one JSON object a line, versioned, numbered without holes within an attempt.
+
+`{"v": 1, "seq": 412, "t": 1763805600.25, "kind": "step", "data": {...}}`. The file is the record: the supervisor ships it,
+and whatever is lost on the way can be read from it again. `t` is seconds since the epoch; numbers that are not finite
+are written as null, with `"nonfinite": true` beside them, since JSON has no NaN.
+
+The data of each kind (all sizes in bytes, all times in seconds):
+
+- `phase`: `name` (one of `PHASES`), `done`, `total` (or null), `unit` (`rows`, `bytes`, `tensors`, `steps`)
+- `plan`: what will be done: `total_steps epochs steps_per_epoch start_step resumed_from train_rows validation_rows test_rows
+  train_tokens label_tokens cut_rows trainable_parameters total_parameters micro_batch gradient_accumulation effective_batch
+  max_length precision batching device` (`device`: `kind name memory_bytes threads`)
+- `step`: `step epoch loss learning_rate gradient_norm tokens tokens_per_second elapsed_seconds eta_seconds memory`
+  (`memory`: `resident_bytes` on CPU; `allocated_bytes reserved_bytes device_used_bytes device_total_bytes` on CUDA)
+- `eval`: `step epoch split model loss perplexity token_accuracy exact_match label_accuracy rows tokens seconds`; `split` is `validation`
+  or `test`, `model` is `base`, `tuned`, `merged` or `dequantised`; what was not measured is null
+- `sample`: `step model index prompt answer expected correct`
+- `log`: `level message`
+- `checkpoint`: `step path bytes seconds best`; `path` is relative to the run's output folder
+- `artifact`: `name kind path bytes sha256 files details`; `kind` is `adapter`, `merged`, `model`; `files` lists what the zip holds
+  (`name bytes sha256 offset`, the offset of the stored bytes within the zip), `details` the facts of the merge
+- `warning`: `code message remedy`
+- `finished`: `outcome` (`succeeded`, `preempted`, `failed`), `step`, and where it failed `code message remedy where`
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, get_args
+
+VERSION = 1
+FSYNC_SECONDS = 1.0
+
+Kind = Literal["phase", "plan", "step", "eval", "sample", "log", "checkpoint", "artifact", "warning", "finished"]
+KINDS: tuple[str, ...] = get_args(Kind)
+PHASES = ("downloading", "loading", "tokenizing", "training", "evaluating", "merging", "saving")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event; `seq` counts from 1 within an attempt."""
+
+    seq: int
+    t: float
+    kind: str
+    data: dict[str, Any]
+
+    def to_line(self) -> str:
+        """The event as one line of JSON, newline included."""
+        body = {"v": VERSION, "seq": self.seq, "t": round(self.t, 3), "kind": self.kind, "data": self.data}
+        return json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str | bytes) -> Event:
+        """Reads one line. Raises `ValueError` where it is no event of a version that we know."""
+        body = json.loads(line)
+        if not isinstance(body, dict) or body.get("v") != VERSION or body.get("kind") not in KINDS:
+            raise ValueError(f"not an event of version {VERSION}: {line[:200]!r}")
+        return cls(seq=int(body["seq"]), t=float(body["t"]), kind=body["kind"], data=dict(body["data"]))
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number that is not finite replaced by None, and the enclosing object marked `nonfinite`."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        cleaned = {key: finite(item) for key, item in value.items()}
+        if any(isinstance(item, float) and not math.isfinite(item) for item in value.values()):
+            cleaned["nonfinite"] = True
+        return cleaned
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+class EventWriter:
+    """Appends events to a file: every line flushed at once, fsynced at most once a second and at the end.
+
+    A process that continues in the same file goes on with its numbering.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        last = 0
+        if path.exists():
+            for event in read_events(path):
+                last = event.seq
+        self._seq = last
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self._synced = time.monotonic()
+
+    def emit(self, kind: Kind, /, **data: Any) -> Event:
+        """Writes one event and returns it."""
+        self._seq += 1
+        event = Event(seq=self._seq, t=time.time(), kind=kind, data=finite(data))
+        self._file.write(event.to_line())
+        self._file.flush()
+        if kind == "finished" or time.monotonic() - self._synced >= FSYNC_SECONDS:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+        return event
+
+    def close(self) -> None:
+        """Fsyncs and closes the file."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+
+def read_events(path: Path, offset: int = 0) -> Iterator[Event]:
+    """The complete events from byte `offset` on; a last line without its newline is still being written and is left out."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            yield Event.from_line(line)

@@ -1,0 +1,83 @@
+"""What the catalogue says of a method: form, JSON schema, docs page and `python -m jobs methods` are drawn from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jobs.errors import UserError
+
+SettingValue = bool | int | float | str
+SettingType = Literal["int", "float", "bool", "choice", "text"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: its range, its default, and a sentence that says what it does. Bounds are inclusive."""
+
+    name: str
+    label: str
+    type: SettingType
+    default: SettingValue
+    help: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def check(self, method: str, value: Any) -> SettingValue:
+        """`value` in this setting's type. Raises `UserError("method_setting")`."""
+        reason = self._fault(value)
+        if reason:
+            raise UserError("method_setting", method=method, setting=self.name, reason=reason, where={"field": self.name})
+        return float(value) if self.type == "float" else value  # type: ignore[no-any-return]
+
+    def _fault(self, value: Any) -> str:
+        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "choice": (str,), "text": (str,)}
+        if not isinstance(value, kinds[self.type]) or (isinstance(value, bool) and self.type != "bool"):
+            return f"is {value!r}, not of type {self.type}"
+        if self.choices and value not in self.choices:
+            return f"is {value!r}, not one of {', '.join(self.choices)}"
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if self.minimum is not None and not value >= self.minimum:
+                return f"is {value}, below {self.minimum:g}"
+            if self.maximum is not None and not value <= self.maximum:
+                return f"is {value}, above {self.maximum:g}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a method can do: bits of the base's weights, devices, whether its result merges into the base."""
+
+    base_bits: Literal[4, 8, 16] = 16
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    merges: bool = True
+    adapter: bool = True
+    tasks: tuple[str, ...] = ("chat", "completion", "text")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry. `application` is the import string (`package.module:function`) of the torch half,
+    `apply(model, settings, *, seed) -> model`, loaded on first use."""
+
+    id: str
+    name: str
+    family: str
+    summary: str
+    paper: str
+    application: str
+    learning_rate: float
+    settings: tuple[Setting, ...] = ()
+    capabilities: Capabilities = field(default_factory=Capabilities)
+
+    def resolve(self, given: dict[str, Any]) -> dict[str, SettingValue]:
+        """Every setting, defaults filled in. Raises `UserError` for an unknown name or a value out of range."""
+        known = {setting.name: setting for setting in self.settings}
+        for name in given:
+            if name not in known:
+                raise UserError(
+                    "method_setting", method=self.id, setting=name, where={"field": name},
+                    reason=f"is unknown; known are {', '.join(known) or 'none'}",
+                )
+        return {name: setting.check(self.id, given.get(name, setting.default)) for name, setting in known.items()}

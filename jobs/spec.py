@@ -1,0 +1,209 @@
+"""RunSpec: everything that a run depends on, as frozen dataclasses to and from JSON.
+
+The same spec, data and seed give the same loss curve. A relative path in a spec file is relative to that file's folder.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from jobs.errors import UserError
+
+VERSION = 1
+
+Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "classification", "text"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Batching = Literal["auto", "packed", "padded"]
+Schedule = Literal["constant", "linear", "cosine"]
+LossOn = Literal["completion", "all"]
+Merge = Literal["none", "original", "dequantised", "both"]
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The base model: a folder of safetensors with config and tokenizer, and what the model card says of its origin."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    path: str
+    name: str = ""
+    revision: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """How the columns of a file become rows: `columns` gives, for each field of the format, the name of a column.
+
+    Fields by format: `messages`: messages; `sharegpt`: conversations, from, value; `alpaca`: instruction, input, output, (system);
+    `prompt_completion`: prompt, completion; `classification`: text, label; `text`: text.
+    `instruction` is put before the text of a classification row (and is the system message of the others where they have none).
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    format: Format
+    columns: dict[str, str] = field(default_factory=dict)
+    instruction: str = ""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The rows. Without a mapping it is recognised from the training file; without a validation file, `validation_share`
+    of the training rows is set aside, chosen by the seed."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    train: str
+    validation: str | None = None
+    test: str | None = None
+    mapping: Mapping | None = None
+    validation_share: Share = 0.05
+    skip_bad_rows: bool = False
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method of the catalogue by id, with those of its settings that differ from the defaults."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    id: str = "lora"
+    settings: dict[str, bool | int | float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """The loop. Null means: the method's own default (learning rate) or a figure derived from the data (lengths, intervals).
+
+    `warmup_share` is a share of all steps; `clip_norm` 0 switches clipping off; `max_length` is in tokens.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 3.0
+    max_steps: PositiveInt | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
+    schedule: Schedule = "cosine"
+    warmup_share: Share = 0.03
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    micro_batch: Annotated[int, Field(ge=1, le=4096)] = 8
+    gradient_accumulation: Annotated[int, Field(ge=1, le=4096)] = 2
+    max_length: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
+    loss_on: LossOn = "completion"
+    precision: Precision = "auto"
+    batching: Batching = "auto"
+    gradient_checkpointing: bool = False
+    checkpoint_every_steps: PositiveInt | None = None
+    evaluate_every_steps: PositiveInt | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """What is measured on the held-out rows at the end (the test file, else the validation rows), for base and tuned model."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    generate: bool = True
+    rows: PositiveInt = 200
+    max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = 64
+    samples: Annotated[int, Field(ge=0, le=20)] = 5
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """What is left behind for download. `dequantised` merges into the dequantised 4-bit base, faithful to what was trained;
+    `original` into the 16-bit base, and the merged model is evaluated again."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    merge: Merge = "original"
+    shard_bytes: Annotated[int, Field(ge=1_000_000)] = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run, whole."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    model: ModelSpec
+    data: DataSpec
+    method: MethodSpec = field(default_factory=MethodSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
+    export: ExportSpec = field(default_factory=ExportSpec)
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    name: str = ""
+    version: int = VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as a JSON object; `RunSpec.from_json` gives an equal spec back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, body: Any) -> RunSpec:
+        """Reads a JSON object. Raises `UserError` that names the first field at fault."""
+        if isinstance(body, dict) and body.get("version", VERSION) != VERSION:
+            raise UserError("spec_version", found=body["version"], expected=VERSION)
+        try:
+            return _ADAPTER.validate_json(json.dumps(body), strict=True)
+        except ValidationError as failure:
+            raise _user_error(failure) from None
+
+
+# Strict JSON mode: an object becomes a dataclass, but "3" is no number.
+_ADAPTER: TypeAdapter[RunSpec] = TypeAdapter(RunSpec)
+
+
+def load_spec(path: Path) -> RunSpec:
+    """Reads a spec file and makes its relative paths absolute. Raises `UserError`."""
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("file_missing", path=path) from None
+    except (ValueError, RecursionError) as failure:
+        raise UserError("spec_not_json", reason=failure, where={"file": str(path)}) from None
+    spec = RunSpec.from_json(body)
+    base = path.resolve().parent
+
+    def absolute(name: str | None) -> str | None:
+        return None if name is None else str(base / name)
+
+    data = replace(
+        spec.data, train=str(base / spec.data.train), validation=absolute(spec.data.validation), test=absolute(spec.data.test)
+    )
+    return replace(spec, model=replace(spec.model, path=str(base / spec.model.path)), data=data)
+
+
+def _user_error(failure: ValidationError) -> UserError:
+    first = failure.errors(include_url=False, include_context=False)[0]
+    name = ".".join(str(part) for part in first["loc"]) or "spec"
+    where = {"field": name}
+    if first["type"] == "unexpected_keyword_argument" or first["type"] == "extra_forbidden":
+        return UserError("spec_unknown_field", field=name, known=", ".join(_known_fields(first["loc"][:-1])), where=where)
+    if first["type"] in ("missing", "missing_argument"):
+        return UserError("spec_missing_field", field=name, where=where)
+    reason = first["msg"][0].lower() + first["msg"][1:]
+    return UserError("spec_bad_value", field=name, value=repr(first["input"])[:80], reason=reason, where=where)
+
+
+def _known_fields(place: tuple[int | str, ...]) -> list[str]:
+    schema: Any = _ADAPTER.json_schema()
+    definitions = schema.get("$defs", {})
+    for part in place:
+        schema = schema.get("properties", {}).get(part, {})
+        for option in (schema, *schema.get("anyOf", ())):
+            if "$ref" in option:
+                schema = definitions[option["$ref"].rsplit("/", 1)[-1]]
+    return sorted(schema.get("properties", {}))

@@ -1,0 +1,1 @@
+"""Graft's control plane: Django, Channels and the Celery app. It never imports torch."""

@@ -1,0 +1,1 @@
+"""Uploads, datasets and their immutable versions."""

@@ -1,0 +1,1 @@
+"""Runs: states, lease, supervisor, live stream, pages."""

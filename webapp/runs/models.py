@@ -1,0 +1,174 @@
+"""Runs, their history, the archive of their events, what they leave behind, and the workers."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+from django.conf import settings
+from django.db import models
+
+from webapp.accounts.models import Team, User
+from webapp.catalog.models import BaseModel
+from webapp.datasets.models import DatasetVersion
+from webapp.runs.states import ACTIVE, TERMINAL, Desired, State
+
+
+class Run(models.Model):
+    """One fine-tuning job. `attempt` is the fencing token: every write of a worker names it, and a stale one changes nothing.
+
+    `spec` is the resolved `jobs.spec.RunSpec` (without paths of this host: `services.specs` fills them in for the worker); `summary` is
+    folded from the events (`runs.fold`), so that lists need no archive.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="runs")
+    name = models.CharField(max_length=120)
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    dataset_version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="runs")
+    base_model = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="runs")
+    method = models.CharField(max_length=40)
+    spec = models.JSONField()
+
+    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
+    desired = models.CharField(max_length=8, choices=Desired.choices, default=Desired.RUN)
+    attempt = models.PositiveIntegerField(default=0)
+    owner = models.CharField(max_length=120, blank=True)
+    lease_expires_at = models.DateTimeField()
+    queue = models.CharField(max_length=40, default="train")
+    infra_failures = models.PositiveIntegerField(default=0)
+
+    last_step = models.PositiveIntegerField(default=0)
+    total_steps = models.PositiveIntegerField(default=0)
+    last_checkpoint_step = models.PositiveIntegerField(default=0)
+    summary = models.JSONField(default=dict)
+
+    failure_code = models.CharField(max_length=40, blank=True)
+    exit_code = models.IntegerField(null=True, blank=True)
+    message = models.TextField(blank=True)
+    remedy = models.TextField(blank=True)
+
+    queued_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    changed_at = models.DateTimeField(auto_now=True)
+    code_version = models.CharField(max_length=40, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["team", "-created_at"], name="run_team_created"),
+            models.Index(fields=["state", "lease_expires_at"], name="run_state_lease"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's attempts lie, one folder each."""
+        return Path(settings.GRAFT_VAR) / "runs" / str(self.id)
+
+    def attempt_folder(self, attempt: int) -> Path:
+        """The output folder of one attempt."""
+        return self.folder / f"attempt-{attempt}"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a worker holds it."""
+        return self.state in ACTIVE
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it has ended."""
+        return self.state in TERMINAL
+
+
+class RunEvent(models.Model):
+    """The history of a run's states: written in the transaction of the move itself."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="history")
+    seq = models.PositiveIntegerField()
+    from_state = models.CharField(max_length=16, choices=State.choices, blank=True)
+    to_state = models.CharField(max_length=16, choices=State.choices)
+    actor = models.CharField(max_length=150)
+    attempt = models.PositiveIntegerField()
+    detail = models.TextField(blank=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["seq"]
+        constraints = [models.UniqueConstraint(fields=["run", "seq"], name="history_seq_unique_in_run")]
+
+    def __str__(self) -> str:
+        return f"{self.from_state} -> {self.to_state}"
+
+
+class Record(models.Model):
+    """One engine event in the archive: what `events.jsonl` of an attempt holds."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="records")
+    attempt = models.PositiveIntegerField()
+    seq = models.PositiveIntegerField()
+    kind = models.CharField(max_length=16)
+    step = models.PositiveIntegerField(null=True)
+    at = models.FloatField()
+    data = models.JSONField()
+
+    class Meta:
+        ordering = ["attempt", "seq"]
+        constraints = [models.UniqueConstraint(fields=["run", "attempt", "seq"], name="record_unique")]
+        indexes = [models.Index(fields=["run", "kind", "attempt", "seq"], name="record_run_kind")]
+
+    def __str__(self) -> str:
+        return f"{self.attempt}-{self.seq} {self.kind}"
+
+
+class Artifact(models.Model):
+    """A file that a run left behind for download. The row is the publication: without it a file is not there."""
+
+    class Kind(models.TextChoices):
+        ADAPTER = "adapter", "Adapter"
+        MERGED = "merged", "Merged model"
+        MODEL = "model", "Model"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="artifacts")
+    attempt = models.PositiveIntegerField()
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    name = models.CharField(max_length=200)
+    path = models.CharField(max_length=400)
+    bytes = models.BigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    files = models.JSONField(default=list)
+    details = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["kind", "name"]
+        constraints = [models.UniqueConstraint(fields=["run", "attempt", "name"], name="artifact_unique_in_attempt")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def file(self) -> Path:
+        """The zip on disk; `path` is relative to the attempt's folder."""
+        return self.run.attempt_folder(self.attempt) / self.path
+
+
+class Worker(models.Model):
+    """A training worker that has been seen: what it can do, and when it last said so.
+
+    `device` is the answer of `python -m jobs device`: `kind name memory_bytes threads bfloat16`.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=120, unique=True)
+    queue = models.CharField(max_length=40)
+    device = models.JSONField(default=dict)
+    run = models.ForeignKey(Run, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    seen_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name

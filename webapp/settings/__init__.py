@@ -1,0 +1,1 @@
+"""Settings: `base` for every site, `test` for the test suite; `env` reads the environment."""

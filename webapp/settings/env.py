@@ -1,0 +1,59 @@
+"""The environment, read once, typed and loud: a value that does not parse stops the program with its name.
+
+Every name begins with `GRAFT_`, but for the three that hosting platforms set themselves (`DATABASE_URL`, `REDIS_URL`, `HF_ENDPOINT`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class Environment(BaseSettings):
+    """What can be set from outside. The defaults give the embedded site: SQLite and a private redis-server under `var`."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAFT_", extra="ignore")
+
+    var: Path = PROJECT / "var"
+    debug: bool = False
+    secret_key: str = ""
+    hosts: str = "localhost,127.0.0.1,[::1]"
+    trusted_origins: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    behind_tls: bool = False
+    log_level: str = "INFO"
+    time_zone: str = "UTC"
+
+    database_url: str = Field("", validation_alias=AliasChoices("DATABASE_URL"))
+    redis_url: str = Field("", validation_alias=AliasChoices("REDIS_URL"))
+    hub_endpoint: str = Field("https://huggingface.co", validation_alias=AliasChoices("HF_ENDPOINT"))
+
+    upload_limit_bytes: int = 20 * 2**30
+    request_limit_bytes: int = 2 * 2**20
+    chunk_limit_bytes: int = 16 * 2**20
+
+    # The clock of a run's lease. A run is taken from a silent worker `reap_grace_seconds` after its lease has ended; the worker kills
+    # its own child before that, at `self_fence_seconds` without a renewal, so that two attempts never overlap.
+    lease_seconds: float = 60
+    heartbeat_seconds: float = 10
+    self_fence_seconds: float = 45
+    reap_grace_seconds: float = 15
+    stop_grace_seconds: float = 60
+    cancel_grace_seconds: float = 10
+    desired_poll_seconds: float = 1
+    dispatch_seconds: float = 1
+    doorbell_repeat_seconds: float = 30
+    stall_seconds: float = 600
+    infra_retries: int = 3
+
+    def split(self, text: str) -> list[str]:
+        """A comma-separated setting as a list."""
+        return [item.strip() for item in text.split(",") if item.strip()]
+
+
+ENV = Environment()

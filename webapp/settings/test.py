@@ -1,0 +1,8 @@
+"""Settings of the test suite: everything real, in a temporary `var` that tests/conftest.py makes before Django is loaded."""
+
+from webapp.settings.base import *  # noqa: F403
+from webapp.settings.base import STORAGES
+
+SECRET_KEY = "for-tests-only"  # noqa: S105
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+STORAGES = {**STORAGES, "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
