@@ -1,0 +1,82 @@
+# Two commands do all: `make run` (the site, with a first run training) and `make test` (everything).
+# They install what they need; nothing has to be done before.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+PY := $(VENV)/bin/python
+VAR := $(abspath $(or $(GRAFT_VAR),var))
+METHOD ?= lora
+
+.DEFAULT_GOAL := help
+.PHONY: help run setup setup-dev test lint format types check-migrations tests demo pin clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
+
+# -- installation: idempotent, a no-op when nothing has changed --------------------------------------------------------
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "Graft needs Python 3.11; none was found on the PATH." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "Graft needs Python 3.11; $(PYTHON) is another. Name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: requirements.txt | $(VENV)/.made
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip check
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PY) -m pip check
+	@touch $@
+
+$(VAR)/sample-model/graft.json: | $(VENV)/.runtime
+	@mkdir -p -m 0700 $(VAR)
+	$(PY) -m jobs sample --out $(VAR)/sample-model --cache $(VAR)/cache
+
+setup: $(VENV)/.runtime $(VAR)/sample-model/graft.json ## install what the site needs, and the sample model
+
+setup-dev: setup $(VENV)/.dev ## install what the checks and tests need besides, a browser included
+	@tools/browser.sh
+
+# -- the site ----------------------------------------------------------------------------------------------------------
+
+run: setup ## start the site: web, Redis, dispatcher, workers; Ctrl-C stops everything
+	@exec $(PY) manage.py up
+
+demo: setup ## the main job without a browser: make demo METHOD=lora|qlora|full
+	@$(PY) manage.py demo --method $(METHOD)
+
+# -- checks ------------------------------------------------------------------------------------------------------------
+
+test: setup-dev lint types check-migrations tests ## everything: lint, types, migrations, unit, contract, flow, browser
+
+lint: $(VENV)/.dev ## ruff, djlint, import-linter
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/djlint --check --quiet templates
+	$(VENV)/bin/djlint --lint --quiet templates
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.dev ## rewrite the code in the house's layout
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/djlint --reformat --quiet templates
+
+types: $(VENV)/.dev ## mypy, strict
+	$(VENV)/bin/mypy
+
+check-migrations: $(VENV)/.dev ## models and migrations agree
+	GRAFT_SECRET_KEY=for-this-check-only $(PY) manage.py makemigrations --check --dry-run
+
+tests: $(VENV)/.dev ## the test suite alone
+	$(PY) -m pytest
+
+pin: ## resolve requirements*.in anew
+	PYTHON=$(PYTHON) tools/pin.sh
+
+clean: ## remove the environment (var/, with all that the site keeps, stays)
+	rm -rf $(VENV)
