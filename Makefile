@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PY := $(VENV)/bin/python
-VAR := $(abspath $(or $(GRAFT_VAR),var))
+SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
@@ -33,11 +33,11 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(PY) -m pip check
 	@touch $@
 
-$(VAR)/sample-model/graft.json: | $(VENV)/.runtime
-	@mkdir -p -m 0700 $(VAR)
-	$(PY) -m jobs sample --out $(VAR)/sample-model --cache $(VAR)/cache
+$(SAMPLE)/graft.json: | $(VENV)/.runtime
+	@mkdir -p -m 0700 var
+	$(PY) -m jobs sample --out $(SAMPLE) --cache var/cache
 
-setup: $(VENV)/.runtime $(VAR)/sample-model/graft.json ## install what the site needs, and the sample model
+setup: $(VENV)/.runtime $(SAMPLE)/graft.json ## install what the site needs, and the sample model
 
 setup-dev: setup $(VENV)/.dev ## install what the checks and tests need besides, a browser included
 	@tools/browser.sh

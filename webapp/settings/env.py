@@ -19,6 +19,9 @@ class Environment(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GRAFT_", extra="ignore")
 
     var: Path = PROJECT / "var"
+    sample_model: Path = PROJECT / "var" / "sample-model"
+    first_run: bool = True
+    admin_password: str = ""
     debug: bool = False
     secret_key: str = ""
     hosts: str = "localhost,127.0.0.1,[::1]"
