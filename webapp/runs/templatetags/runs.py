@@ -1,0 +1,31 @@
+"""Tags of the pages about runs (`{% load runs %}`): the state as a tag."""
+
+from __future__ import annotations
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from webapp.core.formats import THIN
+from webapp.core.templatetags.graft import icon
+from webapp.runs.models import Run
+from webapp.runs.states import LOOK, State
+
+register = template.Library()
+
+
+@register.simple_tag
+def state_tag(run: Run) -> SafeString:
+    """The state of a run as a tag: icon and words, with the share done while it trains and the cause where it failed."""
+    look, name = LOOK[State(run.state)]
+    return format_html('<span class="tag {}">{}<span>{}</span></span>', look, icon(name), state_words(run))
+
+
+def state_words(run: Run) -> str:
+    """`Running 62 %`, `Failed: cuda_oom`, `Queued`."""
+    words = str(State(run.state).label)
+    if run.state == State.RUNNING and run.total_steps:
+        return f"{words} {100 * run.last_step // run.total_steps}{THIN}%"
+    if run.state == State.FAILED and run.failure_code:
+        return f"{words}: {run.failure_code}"
+    return words
