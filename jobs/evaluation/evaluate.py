@@ -1,0 +1,147 @@
+"""A model on held-out rows: loss, perplexity, token accuracy, and whether its own answers are right."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jobs.data.encoding import expected_answer, prompt_ids_for_generation
+from jobs.evaluation.answers import Labels, exact, labels_of, normalise
+from jobs.evaluation.generation import generate
+from jobs.spec import EvaluationSpec
+
+# Answers longer than this (in tokens, by the median) are prose: to match one word for word says nothing, and takes long to find out.
+LONG_ANSWER_TOKENS = 64
+# What an answer may be longer than the longest label: room for an end-of-turn token and a little too much.
+SPARE_TOKENS = 4
+# exp() of more is no double any longer.
+LARGEST_EXPONENT = 709.0
+
+
+class LossResult(NamedTuple):
+    """Sums over the label tokens of all held-out rows: negative log-likelihood (nats), how many, how many were the likeliest token."""
+
+    loss_sum: float
+    tokens: int
+    correct: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """A held-out row as the model is asked it: the prompt's token ids, its text, the expected answer, the label where the row has one."""
+
+    index: int
+    prompt_ids: Sequence[int]
+    prompt: str
+    expected: str
+    label: str | None = None
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    records: Sequence[Mapping[str, Any]],
+    spec: EvaluationSpec,
+    *,
+    loss_of: Callable[[], tuple[float, int, int]],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """The data of an `eval` event less `step epoch split model`, and `samples`: the data of `sample` events less `step model`.
+
+    `records` are the held-out rows in the three shapes of `jobs.data`; `loss_of()` gives the sums of `LossResult` over them. At most
+    `spec.rows` of those that have an expected answer are asked, spread evenly; which ones depends on their number alone, so that base
+    and tuned model get the same. `exact_match` is a share of the questions asked; so is `label_accuracy`, where the data is
+    classification-like (an answer counts when it names the right label and no other). Null is what was not measured. The model
+    computes in its own dtype: a caller that trains under autocast calls this under it too.
+    """
+    start = time.monotonic()
+    loss = LossResult(*loss_of())
+    mean = loss.loss_sum / loss.tokens if loss.tokens else None
+    asked = _spread(questions_of(records, tokenizer), spec.rows) if spec.generate else []
+    answered = _answer(model, tokenizer, asked, spec, progress) if asked else _Answered([], [], None, False)
+    return {
+        "loss": mean,
+        "perplexity": None if mean is None else math.exp(min(mean, LARGEST_EXPONENT)),
+        "token_accuracy": loss.correct / loss.tokens if loss.tokens else None,
+        **_scores(answered),
+        "rows": len(records),
+        "tokens": loss.tokens,
+        "seconds": time.monotonic() - start,
+        "samples": _samples(answered, spec.samples),
+    }
+
+
+def questions_of(records: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[Question]:
+    """The rows that have an expected answer, as questions."""
+    questions = []
+    for index, record in enumerate(records):
+        expected, prompt_ids = expected_answer(record), prompt_ids_for_generation(record, tokenizer)
+        if expected is not None and prompt_ids:
+            questions.append(Question(index, prompt_ids, _last_words(record), expected, record.get("label")))
+    return questions
+
+
+def _last_words(record: Mapping[str, Any]) -> str:
+    """What the reader of a sample sees as the question: the prompt, or the last message that is not the answer."""
+    if "prompt" in record:
+        return str(record["prompt"])
+    roles = [message["role"] for message in record["messages"]]
+    last = len(roles) - 1 - roles[::-1].index("assistant")
+    return str(record["messages"][last - 1]["content"]) if last else ""
+
+
+class _Answered(NamedTuple):
+    questions: Sequence[Question]
+    answers: Sequence[str]
+    labels: Labels | None
+    scored: bool
+
+
+def _answer(model: Any, tokenizer: Any, asked: Sequence[Question], spec: EvaluationSpec, progress: Any) -> _Answered:
+    """Asks the questions; of prose, only as many as are shown as samples."""
+    lengths = [len(ids) for ids in tokenizer([question.expected for question in asked], add_special_tokens=False)["input_ids"]]
+    labels = labels_of([question.expected for question in asked], [question.label for question in asked])
+    scored = statistics.median(lengths) <= LONG_ANSWER_TOKENS
+    if not scored:
+        asked = asked[: spec.samples]
+    longest = min(spec.max_new_tokens, max(lengths) + SPARE_TOKENS) if labels else spec.max_new_tokens
+    answers = generate(model, tokenizer, [question.prompt_ids for question in asked], max_new_tokens=longest, progress=progress)
+    return _Answered(asked, [answer.strip() for answer in answers], labels, scored)
+
+
+def _scores(answered: _Answered) -> dict[str, float | None]:
+    pairs = list(zip(answered.questions, answered.answers, strict=True))
+    if not answered.scored or not pairs:
+        return {"exact_match": None, "label_accuracy": None}
+    right = sum(exact(answer, question.expected) for question, answer in pairs)
+    named = sum(_names_its_label(answered.labels, question, answer) for question, answer in pairs) if answered.labels else None
+    return {"exact_match": right / len(pairs), "label_accuracy": None if named is None else named / len(pairs)}
+
+
+def _names_its_label(labels: Labels, question: Question, answer: str) -> bool:
+    expected = question.expected if question.label is None else question.label
+    return labels.named_in(answer) == normalise(expected)
+
+
+def _samples(answered: _Answered, count: int) -> list[dict[str, Any]]:
+    pairs = list(zip(answered.questions, answered.answers, strict=True))
+    return [
+        {
+            "index": question.index,
+            "prompt": question.prompt,
+            "answer": answer,
+            "expected": question.expected,
+            "correct": exact(answer, question.expected) if answered.scored else None,
+        }
+        for question, answer in _spread(pairs, count)
+    ]
+
+
+def _spread(items: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of the items, evenly spread, in order: a file sorted by class still gives all of them."""
+    count = min(count, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
