@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Self
 
 
 class ExitCode(IntEnum):
@@ -48,24 +48,92 @@ CATALOGUE: dict[str, ErrorText] = {
         "This is not a file of text rows: {reason}.",
         "Save the data as JSONL, JSON, CSV, TSV, Parquet or plain text (each may be gzipped) and upload that.",
     ),
+    "file_foreign": ErrorText("This is {what}, not a file of text rows.", "{remedy}"),
+    "file_damaged": ErrorText("The {what} file is damaged or incomplete: {reason}.", "Download or export it again, then upload it anew."),
     "file_too_large": ErrorText("The file unpacks to more than {limit}.", "Split it, or ask your administrator to raise the limit."),
+    "file_ratio": ErrorText(
+        "The file unpacks to more than {limit} times its own size, as no real text does.", "Unpack it yourself and upload what is inside."
+    ),
+    "rows_too_many": ErrorText("The file has more than {limit} rows.", "Split it, or ask your administrator to raise the limit."),
+    "columns_too_many": ErrorText("The table has {found} columns; at most {limit} are read.", "Keep the columns that you train on."),
     "encoding_unknown": ErrorText(
         "The text is neither UTF-8 nor UTF-16, and byte {offset} (line {line}) does not fit any encoding we recognise.",
         "Save the file as UTF-8.",
     ),
-    "json_invalid": ErrorText("Line {line}, column {column}: not valid JSON ({reason}).", "Correct the line, or skip it."),
-    "json_not_object": ErrorText("Line {line}: expected a JSON object, found {found}.", "Each row must be an object: {{...}}."),
-    "json_too_deep": ErrorText("Line {line}: brackets are nested more than {limit} deep.", "Flatten the row, or skip it."),
-    "line_too_long": ErrorText("Line {line} is longer than {limit}.", "Split the row, or skip it."),
+    # Of one row; `place` is "Line 12" or, where the file has no lines of its own, "Row 12".
+    "json_invalid": ErrorText("{place}, column {column}: not valid JSON ({reason}).", "Correct the place named, or skip the row."),
+    "json_not_object": ErrorText("{place}: expected a JSON object, found {found}.", "Each row must be an object: {{...}}."),
+    "json_too_deep": ErrorText("{place}: brackets are nested more than {limit} deep.", "Flatten the row, or skip it."),
+    "json_duplicate_key": ErrorText("{place}: the key '{key}' stands twice in one object.", "Remove one of the two, or skip the row."),
+    "json_number": ErrorText("{place}: {found} is no number that JSON knows.", "Write a finite number or null, or skip the row."),
+    "text_broken": ErrorText("{place}: {what}.", "Export the text anew as UTF-8, or skip the row."),
+    "line_too_long": ErrorText("{place} is longer than {limit}.", "Split the row, or skip it."),
+    "table_columns": ErrorText(
+        "{place}: {found} cells, but the table has {expected} columns.",
+        "Add or remove cells; put quotes around a text that holds the separator. Or skip the row.",
+    ),
+    "table_quote": ErrorText("{place}: {reason}.", "Close the quote, and write a quote inside a quoted text twice. Or skip the row."),
+    "field_missing": ErrorText("{place}: '{field}' is missing.", "Fill it in, choose another column, or skip the row."),
+    "field_type": ErrorText("{place}: '{field}' holds {found}, not text.", "Write it as text, choose another column, or skip the row."),
+    "text_empty": ErrorText("{place}: '{field}' is empty.", "Fill it in, or skip the row."),
+    "answer_empty": ErrorText("{place}: the answer ('{field}') is empty, so there is nothing to learn.", "Fill it in, or skip the row."),
+    "chat_message": ErrorText("{place}: message {number} {reason}.", 'Write it as {{"role": "user", "content": "..."}}, or skip the row.'),
+    "chat_role": ErrorText("{place}: message {number} has the role '{role}'.", "Use system, user or assistant, or skip the row."),
+    "chat_tools": ErrorText("{place}: the row uses tools ({found}).", "Only text turns can be trained on yet: remove the tools or skip the row."),
+    "chat_no_answer": ErrorText("{place}: there is no answer of the assistant to learn from.", "Add one, or skip the row."),
+    # Said, not refused.
+    "encoding_guessed": ErrorText(
+        "The file is not UTF-8; it was read as {encoding}, which is a guess.", "Look at the accented letters in the preview, or save as UTF-8."
+    ),
+    "newline_mixed": ErrorText("The file mixes kinds of line ends ({found}).", "Nothing, if the rows in the preview are right."),
+    "header_missing": ErrorText(
+        "The table seems to have no header row; the columns are called {columns}.", "Add a first row with the names if this is wrong."
+    ),
+    "header_renamed": ErrorText("Columns without a name, or with one that is taken, are called {columns}.", "Name them in the file."),
+    "lines_skipped": ErrorText("The first {count} lines before the header were left out.", "Remove them from the file if that is wrong."),
+    "chat_no_question": ErrorText("{place}: no user turn before the answer.", "Nothing, if that is meant; some chat templates refuse it."),
+    "chat_order": ErrorText("{place}: two {role} turns in a row.", "Nothing, if that is meant; some chat templates refuse it."),
+    "duplicate_rows": ErrorText("{count} rows stand more than once in {split}.", "Remove the copies, unless they are meant to weigh more."),
+    "split_overlap": ErrorText(
+        "{count} rows of {split} also stand in {other}, so the result on {split} will look better than it is.", "Remove them from one of the two."
+    ),
+    "label_single": ErrorText("Every row has the same label, '{label}'.", "Add rows with other labels: there is nothing to tell apart."),
+    "label_alike": ErrorText("The labels {labels} differ in capitals or spaces only.", "Write them alike, or they are learned apart."),
+    "unwanted_answers": ErrorText(
+        "The column '{column}' seems to mark {what}; every answer would be trained on.", "Remove the rows that the model should not learn from."
+    ),
     "no_rows": ErrorText("No usable row was found.", "Check the mapping of the columns, or choose another file."),
     "mapping_invalid": ErrorText("The mapping does not fit the file: {reason}.", "Choose the columns again."),
     "format_unknown": ErrorText(
         "None of the known layouts fits the columns {columns}.", "Map the columns by hand: which one is the input, which one the answer?"
     ),
+    "template_refused": ErrorText(
+        "Row {row}: the model's chat template cannot render this chat: {reason}.",
+        "Change the order or the roles of the messages (most models want user and assistant by turns), or choose another base model.",
+    ),
     "nothing_to_learn": ErrorText(
         "No row leaves a token to learn from at a maximum length of {max_length} tokens.",
         "Raise the maximum length, or check that the answers are not empty.",
     ),
+    # -- people and teams ----------------------------------------------------------------------------------------
+    "team_name_taken": ErrorText("There is already a team named '{name}'.", "Choose another name."),
+    "invitation_invalid": ErrorText(
+        "This invitation is unknown, used or expired.", "Ask a maintainer of the team for a new link; each works once, for 72 hours."
+    ),
+    "role_too_high": ErrorText("{who} is {role}, above your own role in this team.", "Ask an owner of the team to do this."),
+    "last_owner": ErrorText("{who} is the last owner of the team.", "Make somebody else owner first."),
+    "already_member": ErrorText("{who} is already in this team.", "Change the role on the members page instead."),
+    # -- uploads and datasets ------------------------------------------------------------------------------------
+    "upload_too_large": ErrorText("The file has {bytes} bytes; this site takes at most {limit}.", "Gzip the file, or split it."),
+    "upload_incomplete": ErrorText("The upload of '{name}' is not complete.", "Choose the file again: the upload goes on where it stopped."),
+    "upload_unknown": ErrorText("The uploaded file is no longer there.", "Upload it again."),
+    "dataset_name_taken": ErrorText("This team already has a dataset named '{name}'.", "Choose another name, or add a version to that dataset."),
+    "version_fixed": ErrorText("This dataset version is {state} and can no longer change.", "Make a new version of the dataset."),
+    # -- the box: a file from a user is read in a bounded child process ------------------------------------------
+    "box_memory": ErrorText("Reading the file took more than {limit} of memory, so it was stopped.", "Split the file, or check that it is what it seems."),
+    "box_time": ErrorText("Reading the file took longer than {limit}, so it was stopped.", "Split the file, or check that it is what it seems."),
+    "box_output": ErrorText("Reading the file produced more than {limit}, so it was stopped.", "Split the file, or check that it is what it seems."),
+    "box_crashed": ErrorText("The reader crashed on this file ({reason}).", "Check that the file is what it seems; save it anew as JSONL."),
     # -- model, method, device -----------------------------------------------------------------------------------
     "model_missing": ErrorText("There is no model at {path}.", "Add the base model again."),
     "model_unusable": ErrorText("The model cannot be used: {reason}.", "Choose another base model."),
@@ -108,6 +176,15 @@ class GraftError(Exception):
         self.remedy = text.remedy.format(**blanks)
         self.where = where or {}
         super().__init__(self.message)
+
+    @classmethod
+    def worded(cls, code: str, message: str, remedy: str, *, where: dict[str, Any]) -> Self:
+        """An error of `code` whose words were filled in before: a row's problem that becomes an exception."""
+        error = cls.__new__(cls)
+        Exception.__init__(error, message)
+        error.code, error.message, error.remedy, error.where = code, message, remedy, where
+        error.exit_code = CATALOGUE[code].exit_code
+        return error
 
     def to_json(self) -> dict[str, Any]:
         """The error as it crosses a process: code, message, remedy, where."""

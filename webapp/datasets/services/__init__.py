@@ -1,0 +1,1 @@
+"""Use cases of uploads and datasets, one file each."""

@@ -1,0 +1,109 @@
+"""The door of a team: which role may do what, and the checks that every other app builds on.
+
+A stranger learns nothing, not even that a thing exists: 404. A member without the right learns so: 403. Being an administrator
+of the site opens no team; administrators make teams and see their own, like anyone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, Q, QuerySet
+from django.http import Http404, HttpRequest
+
+from webapp.accounts.models import Membership, Role, Team, User
+
+Person = User | AnonymousUser
+_Row = TypeVar("_Row", bound=Model)
+
+# view: read pages and download; launch: upload data, add models, start runs; control: pause, cancel and retry runs;
+# manage: invite and remove people, change roles; own: make owners. Each role may do what those before it may.
+ACTIONS: dict[Role, frozenset[str]] = {
+    Role.VIEWER: frozenset({"view"}),
+    Role.MEMBER: frozenset({"view", "launch", "control"}),
+    Role.MAINTAINER: frozenset({"view", "launch", "control", "manage"}),
+    Role.OWNER: frozenset({"view", "launch", "control", "manage", "own"}),
+}
+_ORDER = list(ACTIONS)
+
+
+def rank(role: Role | str) -> int:
+    """The place of a role in the order from least (0) to most."""
+    return _ORDER.index(Role(role))
+
+
+def role_of(user: Person, team: Team) -> Role | None:
+    """The role of a person in a team, None for a stranger."""
+    if not isinstance(user, User) or not user.is_active:
+        return None
+    role = Membership.objects.filter(user=user, team=team).values_list("role", flat=True).first()
+    return None if role is None else Role(role)
+
+
+def can(user: Person, team: Team, action: str) -> bool:
+    """Whether the person may do this in the team."""
+    role = role_of(user, team)
+    return role is not None and action in ACTIONS[role]
+
+
+def require(user: Person, team: Team, action: str) -> Role:
+    """The person's role, where it allows the action. Raises `Http404` for a stranger, `PermissionDenied` for a lesser role."""
+    role = role_of(user, team)
+    if role is None:
+        raise Http404
+    if action not in ACTIONS[role]:
+        raise PermissionDenied(f"Your role in this team ({role.label}) does not allow this.")
+    return role
+
+
+def get_team(user: Person, slug: str, action: str = "view") -> Team:
+    """The team of a URL, through the door. Raises `Http404` for a stranger, `PermissionDenied` for a lesser role."""
+    team = Team.objects.filter(slug=slug).first()
+    if team is None:
+        raise Http404
+    require(user, team, action)
+    return team
+
+
+def signed_in(request: HttpRequest) -> User:
+    """The person of a request that has passed `LoginRequiredMiddleware`. Raises `PermissionDenied` for anybody else."""
+    if not isinstance(request.user, User):
+        raise PermissionDenied
+    return request.user
+
+
+def teams_of(user: Person) -> QuerySet[Team]:
+    """The teams of a person, by name."""
+    if not isinstance(user, User) or not user.is_active:
+        return Team.objects.none()
+    return Team.objects.filter(memberships__user=user).order_by("name")
+
+
+def visible_to(user: Person, rows: QuerySet[_Row], *, team: str = "team", shared: bool = False) -> QuerySet[_Row]:
+    """Those of `rows` that belong to a team of the person; `team` is the path to it. `shared` adds the rows of the site, without a team."""
+    if not isinstance(user, User) or not user.is_active:
+        return rows.none()
+    mine: dict[str, Any] = {f"{team}__in": Membership.objects.filter(user=user).values("team")}
+    return rows.filter(Q(**mine) | Q(**{f"{team}__isnull": True})) if shared else rows.filter(**mine)
+
+
+def enter(request: HttpRequest, team: Team) -> None:
+    """Makes `team` the current one of this page, and the one that `/` leads to next time."""
+    request.team = team  # type: ignore[attr-defined]
+    if request.session.get("team") != str(team.id):
+        request.session["team"] = str(team.id)
+
+
+def current_team(request: HttpRequest) -> Team | None:
+    """The team of the page: the one that its view has entered, else that of the URL, else the last used, else the first."""
+    entered: Team | None = getattr(request, "team", None)
+    if entered is not None:
+        return entered
+    teams = list(teams_of(request.user))
+    match = request.resolver_match
+    slug = match.kwargs.get("slug") if match else None
+    last = request.session.get("team")
+    preferred = [team for team in teams if team.slug == slug] or [team for team in teams if str(team.id) == last] or teams
+    return preferred[0] if preferred else None

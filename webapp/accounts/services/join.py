@@ -1,0 +1,45 @@
+"""Use case: a person takes up an invitation."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.utils import timezone
+
+from jobs.errors import UserError
+from webapp.accounts.models import Invitation, Membership, User
+from webapp.accounts.services.invite import digest
+
+
+def open_invitation(token: str) -> Invitation:
+    """The invitation of a token, where it can still be used. Raises `UserError("invitation_invalid")`."""
+    invitation = (
+        Invitation.objects.select_related("team")
+        .filter(token_sha256=digest(token), used_at=None, expires_at__gt=timezone.now(), created_by__is_active=True)
+        .first()
+    )
+    if invitation is None:
+        raise UserError("invitation_invalid")
+    return invitation
+
+
+@transaction.atomic
+def join(*, token: str, user: User) -> Membership:
+    """Makes the person a member and spends the invitation: of two people with one link, one gets in.
+
+    Raises `UserError`: `invitation_invalid`, or `already_member` (the invitation stays good for somebody else).
+    """
+    invitation = open_invitation(token)
+    if Membership.objects.filter(team=invitation.team, user=user).exists():
+        raise UserError("already_member", who=user.username)
+    spent = Invitation.objects.filter(pk=invitation.pk, used_at=None).update(used_at=timezone.now(), used_by=user)
+    if spent != 1:
+        raise UserError("invitation_invalid")
+    return Membership.objects.create(team=invitation.team, user=user, role=invitation.role)
+
+
+@transaction.atomic
+def sign_up(*, token: str, user: User) -> Membership:
+    """Stores a new person (a `User` not saved yet, its password set) and lets them in, or neither. Raises `UserError` as `join`."""
+    open_invitation(token)
+    user.save()
+    return join(token=token, user=user)

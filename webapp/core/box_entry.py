@@ -1,0 +1,104 @@
+"""The first program of a box: takes rights away from itself, then becomes `python -m jobs`. Standard library alone; run by path.
+
+Arguments: one JSON object (see `webapp.core.box`), then the arguments of `python -m jobs`. What could be taken away is written as
+one JSON object to the descriptor `report`. Kernel interfaces: landlock(7), unshare(2), prctl(2), setrlimit(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import struct
+import sys
+from typing import Any
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_SIGKILL = 9
+
+# The same numbers on every architecture (they were added after the tables were unified).
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_READ = _EXECUTE | _READ_FILE | _READ_DIR
+# How many kinds of access to files each version of the interface knows, from version 1 on.
+_FILE_RIGHTS = (13, 14, 15, 15, 16)
+_DEVICES = (1 << 6) | (1 << 11) | (1 << 15)
+_OF_A_FILE = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
+
+# What an interpreter and its libraries read besides their own folders.
+_SYSTEM = (
+    "/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/proc/self", "/proc/cpuinfo",
+    "/proc/meminfo", "/proc/stat", "/sys/devices/system/cpu", "/sys/fs/cgroup", "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random",
+)  # fmt: skip
+_NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/ssl", "/run/systemd/resolve")
+
+
+def main() -> None:
+    """Limits this process and becomes the engine's command."""
+    plan = json.loads(sys.argv[1])
+    isolation = {"network": not plan["network"] and _cut_network(), "files": _limit_reach(plan)}
+    for name, value in plan["limits"].items():
+        limit = getattr(resource, name)
+        hard = resource.getrlimit(limit)[1]
+        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        # Of processor time the soft limit alone: its signal says what happened, and nothing in the child catches it.
+        resource.setrlimit(limit, (allowed, hard if name == "RLIMIT_CPU" else allowed))
+    # Last, since the kernel forgets it when a process changes its rights. It is the death of the starting thread that counts.
+    _LIBC.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    if os.getppid() != plan["parent"]:
+        os._exit(1)
+    os.write(plan["report"], json.dumps(isolation).encode())
+    os.close(plan["report"])
+    os.execve(sys.executable, [sys.executable, "-m", "jobs", *sys.argv[2:]], dict(os.environ))  # noqa: S606
+
+
+def _cut_network() -> bool:
+    """A network of its own, with nothing in it."""
+    return _LIBC.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
+
+
+def _limit_reach(plan: dict[str, Any]) -> bool:
+    """Leaves of the file system what the plan names: to read, and to write."""
+    version = _LIBC.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
+    if version < 1:
+        return False
+    handled = (1 << _FILE_RIGHTS[min(version, len(_FILE_RIGHTS)) - 1]) - 1
+    attributes = ctypes.create_string_buffer(struct.pack("Q", handled))
+    ruleset = _LIBC.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(8), 0)
+    if ruleset < 0:
+        return False
+    system = (
+        *_SYSTEM,
+        *(_NETWORK if plan["network"] else ()),
+        sys.prefix,
+        sys.base_prefix,
+        os.path.dirname(os.path.realpath(sys.executable)),
+    )
+    rules = [(path, _READ) for path in (*system, *plan["readable"])]
+    rules += [(path, handled & ~_DEVICES) for path in plan["writable"]]
+    rules += [("/dev/null", _READ_FILE | _WRITE_FILE)]
+    for path, rights in rules:
+        _allow(ruleset, path, rights & handled)
+    _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    done = _LIBC.syscall(_RESTRICT_SELF, ruleset, 0) == 0
+    os.close(ruleset)
+    return bool(done)
+
+
+def _allow(ruleset: int, path: str, rights: int) -> None:
+    """One rule: `rights` on a file, or on everything beneath a folder. What is not there needs none."""
+    try:
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    if not os.path.isdir(path):
+        rights &= _OF_A_FILE
+    _LIBC.syscall(_ADD_RULE, ruleset, 1, ctypes.create_string_buffer(struct.pack("=Qi", rights, handle)), 0)
+    os.close(handle)
+
+
+if __name__ == "__main__":
+    main()

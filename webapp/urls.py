@@ -1,0 +1,13 @@
+"""Every route of the site. Each app lists its own; all but the public ones named in `tests/webapp/test_every_url.py` need a session."""
+
+from __future__ import annotations
+
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("webapp.accounts.urls")),
+    path("", include("webapp.datasets.urls")),
+    path("", include("webapp.catalog.urls")),
+    path("", include("webapp.runs.urls")),
+    path("", include("webapp.artifacts.urls")),
+]
