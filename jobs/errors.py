@@ -157,6 +157,27 @@ CATALOGUE: dict[str, ErrorText] = {
     ),
     "download": ErrorText("The download failed: {reason}.", "Check the name, the network and the token, then try again."),
     "preempted": ErrorText("Stopped on request after step {step}; a checkpoint was written.", "Resume to continue.", ExitCode.PREEMPTED),
+    "stalled": ErrorText(
+        "Nothing was heard from the training for {seconds} seconds, and it was stopped.",
+        "Try again: it goes on from the last checkpoint. If it stalls at the same place, look at the log.",
+        ExitCode.INTERNAL,
+    ),
+    "crashed": ErrorText(
+        "The training process was killed by signal {signal}.",
+        "Try again: it goes on from the last checkpoint. If it happens again, please report it with the log.",
+        ExitCode.INTERNAL,
+    ),
+    "infra": ErrorText(
+        "The worker was lost {count} times: {reason}.", "Look at the workers, then try again from the last checkpoint.", ExitCode.INTERNAL
+    ),
+    "artifact_damaged": ErrorText(
+        "'{name}' is not as it was written: {reason}.", "Look at the disk, then try again from the last checkpoint.", ExitCode.INTERNAL
+    ),
+    # -- what a person asks of a run -------------------------------------------------------------------------------
+    "run_name": ErrorText("A run needs a name of at most {limit} characters.", "Give it one."),
+    "run_state": ErrorText("{action} is not possible: the run is {state}.", "Reload the page to see what is."),
+    "dataset_not_ready": ErrorText("The dataset {name} is not ready to be trained on.", "Validate it first, or choose another."),
+    "model_not_ready": ErrorText("The base model {name} is not ready.", "Wait until it is downloaded, or choose another."),
     "internal": ErrorText("Something in Graft failed: {reason}.", "The log names the place; please report it.", ExitCode.INTERNAL),
 }
 

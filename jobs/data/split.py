@@ -1,0 +1,37 @@
+"""The split of rows by seed: a pure function of (seed, index), so that every part of Graft sets the same rows aside."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def split_indices(count: int, share: float, seed: int, *, salt: str = "validation") -> tuple[list[int], list[int]]:
+    """Indices 0..count-1 as (kept, held out), both ascending.
+
+    Each index gets a hash of (seed, salt, index) by SplitMix64 (Steele, Lea, Flood 2014); the `round(count * share)` smallest are
+    held out: at least one where `share` > 0 and `count` >= 2, and never all. A row's hash does not depend on `count`.
+    """
+    import numpy as np
+
+    held = 0 if share <= 0 or count < 2 else min(count - 1, max(1, round(count * share)))
+    if held == 0:
+        return list(range(count)), []
+    hashes = _hashes(count, seed, salt)
+    # A stable sort settles a tie by the index.
+    chosen = np.zeros(count, dtype=bool)
+    chosen[np.argsort(hashes, kind="stable")[:held]] = True
+    return np.flatnonzero(~chosen).tolist(), np.flatnonzero(chosen).tolist()
+
+
+def _hashes(count: int, seed: int, salt: str) -> Any:
+    import numpy as np
+
+    key = int.from_bytes(hashlib.blake2b(f"{seed}:{salt}".encode(), digest_size=8).digest(), "little")
+    with np.errstate(over="ignore"):
+        state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(key)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(_MIX_1)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(_MIX_2)
+        return state ^ (state >> np.uint64(31))
