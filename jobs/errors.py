@@ -129,6 +129,8 @@ CATALOGUE: dict[str, ErrorText] = {
     "upload_unknown": ErrorText("The uploaded file is no longer there.", "Upload it again."),
     "dataset_name_taken": ErrorText("This team already has a dataset named '{name}'.", "Choose another name, or add a version to that dataset."),
     "version_fixed": ErrorText("This dataset version is {state} and can no longer change.", "Make a new version of the dataset."),
+    "hub_name": ErrorText("{value} is no {what} on the Hugging Face Hub.", "Write it as the Hub does, such as HuggingFaceTB/SmolLM2-135M."),
+    "model_exists": ErrorText("This team already has the model '{name}'.", "Open it in the list, or name another revision."),
     # -- the box: a file from a user is read in a bounded child process ------------------------------------------
     "box_memory": ErrorText("Reading the file took more than {limit} of memory, so it was stopped.", "Split the file, or check that it is what it seems."),
     "box_time": ErrorText("Reading the file took longer than {limit}, so it was stopped.", "Split the file, or check that it is what it seems."),
@@ -140,6 +142,9 @@ CATALOGUE: dict[str, ErrorText] = {
     "method_unknown": ErrorText("There is no method '{method}'.", "Known methods: {known}."),
     "method_setting": ErrorText("Method {method}: setting '{setting}' {reason}.", "Give a value that is allowed."),
     "device_cannot": ErrorText("{what} cannot run on this device: {reason}.", "{instead}"),
+    "resume_mismatch": ErrorText(
+        "The checkpoint {path} belongs to another run: its {what} differs.", "Resume with the spec and the data that it was made with."
+    ),
     # -- what happens while it runs ------------------------------------------------------------------------------
     "nonfinite": ErrorText(
         "The loss or the gradient was not finite for {count} steps in a row, last at step {step}.",
@@ -156,6 +161,10 @@ CATALOGUE: dict[str, ErrorText] = {
         "The disk is full: {path} could not be written.", "Free some space, then resume: the last checkpoint is intact.", ExitCode.DISK_FULL
     ),
     "download": ErrorText("The download failed: {reason}.", "Check the name, the network and the token, then try again."),
+    "merge_refused": ErrorText(
+        "The exported model is not offered: {reason}.", "The adapter, where there is one, is intact: load it on top of the base model.",
+        ExitCode.INTERNAL,
+    ),
     "preempted": ErrorText("Stopped on request after step {step}; a checkpoint was written.", "Resume to continue.", ExitCode.PREEMPTED),
     "stalled": ErrorText(
         "Nothing was heard from the training for {seconds} seconds, and it was stopped.",

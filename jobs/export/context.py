@@ -14,18 +14,22 @@ from jobs.spec import RunSpec
 class Emit(Protocol):
     """`EventWriter.emit`, or anything like it."""
 
-    def __call__(self, kind: Any, /, **data: Any) -> Any: ...
+    def __call__(self, kind: Any, /, **data: Any) -> Any:
+        """Writes one event."""
 
 
 @dataclass(frozen=True)
 class ExportContext:
     """A trained model and what is known of it.
 
-    `model` is the trained model in memory: a `PeftModel`, or a plain model after full fine-tuning. `held_out` holds the token ids of
-    held-out rows, one list a row: the rows on which a merged model's logits are compared with the trained model's. `results` holds the
-    data of the final `eval` events by model, `base` and `tuned`. `facts` goes into the model card; what it may hold stands in
-    `jobs.export.card`. `precision` is the run's arithmetic, resolved: `float32` or `bfloat16`. `reevaluate(model, name)` measures a plain transformers model as base and tuned were measured, emits its `eval`
-    event under `name`, and returns that event's data. Artifacts go to `out / "artifacts"`.
+    - `model`: the trained model in memory: a `PeftModel`, or a plain model after full fine-tuning.
+    - `out`: the attempt's folder; artifacts go to `out / "artifacts"`.
+    - `results`: the data of the last `eval` events on the held-out rows, by model: `base` and `tuned`.
+    - `facts`: for the model card, see `jobs.export.card.model_card`.
+    - `held_out`: token ids of held-out rows, on which a merged model's logits are compared with the trained model's.
+    - `precision`: the run's arithmetic, resolved: `float32` or `bfloat16`.
+    - `reevaluate(model, name)`: measures a plain transformers model just as base and tuned were measured, emits its `eval` event with
+      `name` as its model, and returns that event's data.
     """
 
     model: Any
