@@ -99,8 +99,12 @@ CATALOGUE: dict[str, ErrorText] = {
     ),
     "label_single": ErrorText("Every row has the same label, '{label}'.", "Add rows with other labels: there is nothing to tell apart."),
     "label_alike": ErrorText("The labels {labels} differ in capitals or spaces only.", "Write them alike, or they are learned apart."),
+    "preference_pairs": ErrorText(
+        "The columns 'chosen' and 'rejected' hold pairs of a better and a worse answer; one answer a row is trained on.",
+        "Choose the layout prompt and completion, with 'chosen' as the answer, where 'chosen' is text.",
+    ),
     "unwanted_answers": ErrorText(
-        "The column '{column}' seems to mark {what}; every answer would be trained on.", "Remove the rows that the model should not learn from."
+        "The column '{name}' seems to mark {what}; every answer would be trained on.", "Remove the rows that the model should not learn from."
     ),
     "no_rows": ErrorText("No usable row was found.", "Check the mapping of the columns, or choose another file."),
     "mapping_invalid": ErrorText("The mapping does not fit the file: {reason}.", "Choose the columns again."),

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jobs.data.names import KNOWN_NAMES
 from jobs.data.rows import Limits, Problem, Row, place, problem
 from jobs.data.text import TextFacts, read_lines
 
@@ -18,12 +19,6 @@ NO_SEPARATOR = "\x1f"
 HEAD_RECORDS = 200
 TITLE_LINES = 10
 _EXCEL_HINT = re.compile(r'"?sep=(.)"?\r?\n')
-# What columns of training data are called; such a first row is a header whatever stands below it.
-KNOWN_NAMES = frozenset(
-    ("text", "label", "labels", "prompt", "completion", "instruction", "input", "output", "question", "answer", "response", "messages")
-    + ("conversations", "intent", "category", "class", "sentence", "content", "query", "target", "system", "context", "id", "title")
-    + ("summary", "review", "sentiment")
-)
 
 
 @dataclass(frozen=True)
