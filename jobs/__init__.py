@@ -2,3 +2,5 @@
 
 A plain library and a program (`python -m jobs`). It never imports Django, Celery or Redis, and it does not know who asked.
 """
+
+__version__ = "0.1.0"

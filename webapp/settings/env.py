@@ -39,6 +39,8 @@ class Environment(BaseSettings):
     upload_limit_bytes: int = 20 * 2**30
     request_limit_bytes: int = 2 * 2**20
     chunk_limit_bytes: int = 16 * 2**20
+    sockets_per_user: int = 10
+    sockets_per_process: int = 5000
 
     # The clock of a run's lease. A run is taken from a silent worker `reap_grace_seconds` after its lease has ended; the worker kills
     # its own child before that, at `self_fence_seconds` without a renewal, so that two attempts never overlap.
@@ -52,7 +54,10 @@ class Environment(BaseSettings):
     dispatch_seconds: float = 1
     doorbell_repeat_seconds: float = 30
     stall_seconds: float = 600
+    # How often a run that was lost through no fault of its user is tried again: a silent worker; a child that was killed.
     infra_retries: int = 3
+    crash_retries: int = 2
+    worker_forget_seconds: float = 60
 
     def split(self, text: str) -> list[str]:
         """A comma-separated setting as a list."""

@@ -1,0 +1,34 @@
+"""The only door to runs. A stranger learns nothing, not even that a run exists; a member without the right is told so."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404
+
+from webapp.accounts.access import can
+from webapp.accounts.models import User
+from webapp.runs.models import Run
+
+
+def visible_runs(user: User | AnonymousUser) -> QuerySet[Run]:
+    """The runs of the user's teams."""
+    if not isinstance(user, User) or not user.is_active:
+        return Run.objects.none()
+    return Run.objects.filter(team__memberships__user=user)
+
+
+def get_run(user: User | AnonymousUser, run_id: UUID, action: str) -> Run:
+    """The run, if the user may do `action` (`view`, `launch`, `control`, `manage`) with it.
+
+    Raises `Http404` for a stranger and `PermissionDenied` for a member of the team whose role does not allow it.
+    """
+    run = visible_runs(user).select_related("team", "created_by", "base_model", "dataset_version__dataset").filter(pk=run_id).first()
+    if run is None or not isinstance(user, User):
+        raise Http404
+    if not can(user, run.team, action):
+        raise PermissionDenied
+    return run

@@ -1,0 +1,118 @@
+"""The training child: a process group of its own, in an environment without secrets, that dies with us."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+from jobs.spec import RunSpec
+from webapp.core.processes import group_members, signal_group
+from webapp.settings.env import PROJECT
+
+COMMAND = (sys.executable, "-m", "jobs", "train")
+LOG_TAIL_BYTES = 4096
+# What a training may know of our environment: where programs are, which language, which device and how many threads.
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OMP_NUM_THREADS")
+_CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]|\x1b\[[0-9;]*[A-Za-z]")
+
+
+class TrainingChild:
+    """One training process with its folder: `spec.json`, `events.jsonl`, `child.log`, and what the engine writes beside them."""
+
+    def __init__(self, folder: Path, *, command: tuple[str, ...] = COMMAND) -> None:
+        self.folder = folder
+        self.events = folder / "events.jsonl"
+        self.log = folder / "child.log"
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._gone = False
+
+    def start(self, spec: RunSpec, resume: list[Path]) -> None:
+        """Writes the folder and starts the program; `resume` are folders that may hold checkpoints. Raises `OSError`."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.folder / "tmp").mkdir(mode=0o700, exist_ok=True)
+        path = self.folder / "spec.json"
+        path.write_text(json.dumps(spec.to_json(), indent=1), encoding="utf-8")
+        from_folders = [argument for folder in resume for argument in ("--resume", str(folder))]
+        command = [*self._command, str(path), "--out", str(self.folder), *from_folders, "--parent-pid", str(os.getpid())]
+        with self.log.open("ab") as output:
+            self._process = self._popen(command, output)
+
+    def _popen(self, command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            cwd=PROJECT,
+            env=child_environment(self.folder / "tmp"),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._process.poll() if self._process else None
+
+    @property
+    def pid(self) -> int:
+        """The pid of the process, which is the id of its group as well. Only after `start`."""
+        assert self._process is not None  # noqa: S101
+        return self._process.pid
+
+    def terminate(self) -> None:
+        """Asks the whole group to stop (SIGTERM): the engine writes a checkpoint and exits with 75."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kills the whole group (SIGKILL)."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # A group that was seen gone is never signalled again: its number may belong to somebody else by then.
+        if self._process and not self._gone:
+            signal_group(self.pid, number)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether no process of the group is left, grandchildren included."""
+        if not self._gone:
+            self._gone = self._process is None or (self._process.poll() is not None and not group_members(self.pid))
+        return self._gone
+
+    def clean(self) -> None:
+        """Removes what only the process needed."""
+        shutil.rmtree(self.folder / "tmp", ignore_errors=True)
+
+    def log_tail(self) -> str:
+        """The last 4 KB of its output as plain text: no control characters, no paths of this host."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
+                text = file.read(LOG_TAIL_BYTES).decode("utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+        text = text.replace(str(self.folder), "run").replace(str(PROJECT), "graft")
+        return _CONTROL.sub("", text).strip()
+
+
+def child_environment(home: Path) -> dict[str, str]:
+    """The whole environment of a training: no secret, no network for the hub, its own folder for what libraries like to leave behind."""
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    own = {
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONFAULTHANDLER": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return passed | own

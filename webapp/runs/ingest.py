@@ -1,0 +1,214 @@
+"""From a child's `events.jsonl` to the wire and the archive.
+
+The file is the record. Two shippers read it, each at its own position: the wire (a Redis Stream, for pages that look on) and the archive
+(rows of `Record` and the run's summary, in the database). An outage of one does not hold up the other, and either catches up afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError, transaction
+from django.db.models.functions import Now
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from jobs.events import Event
+from webapp.runs.fold import Summary, fold
+from webapp.runs.models import Record, Run
+from webapp.runs.states import ACTIVE
+
+log = logging.getLogger(__name__)
+
+STREAM_LENGTH = 20_000
+STREAM_SECONDS = 7 * 86_400
+BATCH = 500
+BATCHES = 20
+READ_BYTES = 4 * 2**20
+WIRE_PAUSE_SECONDS = 2.0
+
+
+class Fenced(Exception):
+    """The run belongs to another attempt, or to none: this one must stop and write nothing more."""
+
+
+def stream_key(run_id: object) -> str:
+    """The name of a run's Redis Stream. Entries have the id `<attempt>-<seq>` and one field `e`, the event with its attempt as JSON."""
+    return f"graft:run:{run_id}"
+
+
+class Tail:
+    """The events of a growing file, from a position on. A last line without its newline is still being written and is left for later."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+
+    def read(self, limit: int = BATCH) -> tuple[list[Event], int]:
+        """Up to `limit` events after the position, and the position behind them. The position moves when the caller sets `offset`."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                lines = file.read(READ_BYTES).splitlines(keepends=True)
+                while lines and not lines[0].endswith(b"\n") and (more := file.read(READ_BYTES)):
+                    lines = (lines[0] + more).splitlines(keepends=True)
+        except FileNotFoundError:
+            return [], self.offset
+        events, offset = [], self.offset
+        for line in lines[:limit]:
+            if not line.endswith(b"\n"):
+                break
+            offset += len(line)
+            # PostgreSQL's JSON holds no NUL character.
+            events.append(Event.from_line(line.replace(b"\\u0000", b"\\ufffd")))
+        return events, offset
+
+
+class Wire:
+    """Ships to the Redis Stream. Whatever Redis does, nothing is raised: the archive has it all, and pages can read that."""
+
+    def __init__(self, run_id: object, attempt: int, path: Path) -> None:
+        self.key, self.attempt, self.tail = stream_key(run_id), attempt, Tail(path)
+        self.ended = False
+        self._down = False
+        self._again_at = 0.0
+        self._redis: Any = Redis.from_url(settings.GRAFT_REDIS_URL, socket_timeout=5, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
+
+    def ship(self) -> bool:
+        """Sends the next batch. Says whether there may be more to send at once."""
+        events, offset = ([], 0) if self.ended or time.monotonic() < self._again_at else self.tail.read()
+        if not events:
+            return False
+        try:
+            self._send(events)
+        except RedisError as failure:
+            if not self._down:
+                log.warning("%s: Redis does not answer, the page must wait (%s)", self.key, failure)
+            self._down, self._again_at = True, time.monotonic() + WIRE_PAUSE_SECONDS
+            return False
+        self._down, self.tail.offset = False, offset
+        return True
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._redis.close()
+
+    def _send(self, events: list[Event]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for event in events:
+            body = {"attempt": self.attempt, **json.loads(event.to_line())}
+            pipeline.xadd(
+                self.key,
+                {b"e": json.dumps(body, ensure_ascii=False, separators=(",", ":"))},
+                id=f"{self.attempt}-{event.seq}",
+                maxlen=STREAM_LENGTH,
+                approximate=True,
+            )
+        pipeline.expire(self.key, STREAM_SECONDS)
+        failures = [answer for answer in pipeline.execute(raise_on_error=False) if isinstance(answer, Exception)]
+        for failure in failures:
+            # An id that is not above the top was sent before an answer got lost, unless a newer attempt has written: then we are stale.
+            if not (isinstance(failure, ResponseError) and "equal or smaller" in str(failure)):
+                raise failure
+        if failures:
+            top = self._redis.xinfo_stream(self.key)["last-generated-id"].decode()
+            self.ended = int(top.split("-")[0]) > self.attempt
+
+
+class Archive:
+    """Ships to the database: records and the run's summary in one transaction that names the attempt."""
+
+    def __init__(self, run: Run, path: Path) -> None:
+        self.run_id, self.attempt, self.tail = run.id, run.attempt, Tail(path)
+        self.summary: Summary = run.summary
+        self.last_step, self.total_steps, self.checkpoint_step = run.last_step, run.total_steps, run.last_checkpoint_step
+
+    def ship(self) -> list[Event]:
+        """Writes the next batch and gives its events. Raises `Fenced` where the run is no longer this attempt's, and `DatabaseError`."""
+        events, offset = self.tail.read()
+        if not events:
+            return []
+        summary, fields = self._fold(events)
+        rows = [
+            Record(
+                run_id=self.run_id,
+                attempt=self.attempt,
+                seq=event.seq,
+                kind=event.kind,
+                step=event.data.get("step"),
+                at=event.t,
+                data=event.data,
+            )
+            for event in events
+        ]
+        with transaction.atomic():
+            # First the guard: it locks the run's row, so nobody can take the run before the rows are in.
+            mine = Run.objects.filter(pk=self.run_id, attempt=self.attempt, state__in=ACTIVE)
+            if mine.update(summary=summary, changed_at=Now(), **fields) != 1:
+                raise Fenced
+            # A batch whose commit was answered by a broken connection may be there already.
+            Record.objects.bulk_create(rows, ignore_conflicts=True)
+        self.tail.offset, self.summary = offset, summary
+        self.last_step, self.total_steps = fields["last_step"], fields["total_steps"]
+        self.checkpoint_step = fields["last_checkpoint_step"]
+        return events
+
+    def _fold(self, events: list[Event]) -> tuple[Summary, dict[str, int]]:
+        summary, step, total, checkpoint = self.summary, self.last_step, self.total_steps, self.checkpoint_step
+        for event in events:
+            summary = fold(summary, event)
+            if event.kind == "plan":
+                step, total = int(event.data.get("start_step") or 0), int(event.data["total_steps"])
+            elif event.kind == "step":
+                step = int(event.data["step"])
+            elif event.kind == "checkpoint":
+                checkpoint = int(event.data["step"])
+        return summary, {"last_step": step, "total_steps": total, "last_checkpoint_step": checkpoint}
+
+
+class Ingest:
+    """Both shippers of one attempt."""
+
+    def __init__(self, run: Run, path: Path) -> None:
+        self.path = path
+        self.archive = Archive(run, path)
+        self.wire = Wire(run.id, run.attempt, path)
+        self._database_down = False
+
+    def ship(self) -> list[Event]:
+        """Ships what there is; gives the events that reached the archive. A database that is down is tried again at the next call.
+
+        Raises `Fenced`.
+        """
+        archived: list[Event] = []
+        try:
+            # Not for ever: between two calls the supervisor renews the lease.
+            for _ in range(BATCHES):
+                archived += (batch := self.archive.ship())
+                if not batch:
+                    break
+            self._database_down = False
+        except DatabaseError as failure:
+            if not self._database_down:
+                log.warning("run %s: the database does not answer, events wait in the file (%s)", self.archive.run_id, failure)
+            self._database_down = True
+        for _ in range(BATCHES):
+            if not self.wire.ship():
+                break
+        return archived
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the archive still lacks complete events of the file."""
+        return bool(self.archive.tail.read(limit=1)[0])
+
+    def close(self) -> None:
+        """Lets go of Redis."""
+        self.wire.close()

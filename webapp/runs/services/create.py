@@ -1,0 +1,123 @@
+"""Launch a run: check all that can be checked before a GPU is taken, then write it down with its doorbell."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+import jobs
+from jobs.errors import UserError
+from jobs.methods.entry import Method
+from jobs.methods.registry import get_method
+from jobs.spec import RunSpec
+from webapp.accounts.models import Team, User
+from webapp.catalog.models import BaseModel
+from webapp.datasets.models import DatasetVersion
+from webapp.runs import lease
+from webapp.runs.models import Run, Worker
+from webapp.runs.services.specs import placeholder_spec
+from webapp.runs.states import State
+from webapp.settings.env import ENV
+from webapp.work.outbox import TRAIN_QUEUE, ring
+
+NAME_LENGTH = 120
+
+
+def create_run(
+    *,
+    team: Team,
+    user: User,
+    name: str,
+    dataset_version: DatasetVersion,
+    base_model: BaseModel,
+    method: str,
+    settings: dict[str, Any],
+    training: dict[str, Any],
+    evaluation: dict[str, Any],
+    export: dict[str, Any],
+    seed: int,
+    validation_share: float = 0.0,
+) -> Run:
+    """Queues a new run of `team`. The dicts are the parts of a `jobs.spec.RunSpec`; what they leave out takes its default.
+
+    Raises `UserError`, whose `where["field"]` names the field at fault, before anything is written.
+    """
+    _check_inputs(team, name, dataset_version, base_model)
+    entry = get_method(method)
+    # The defaults are written out: a later version of the catalogue must not change what this run means.
+    resolved = entry.resolve(settings)
+    spec = placeholder_spec(
+        {
+            "method": {"id": method, "settings": resolved},
+            "training": training,
+            "evaluation": evaluation,
+            "export": export,
+            "seed": seed,
+            "name": name.strip(),
+        },
+        dataset_version,
+        base_model,
+        validation_share,
+    )
+    _check_devices(entry, spec)
+    with transaction.atomic():
+        run = Run.objects.create(
+            team=team,
+            created_by=user,
+            name=name.strip(),
+            dataset_version=dataset_version,
+            base_model=base_model,
+            method=method,
+            spec=spec.to_json(),
+            queue=TRAIN_QUEUE,
+            queued_at=Now(),
+            lease_expires_at=Now(),
+            code_version=jobs.__version__,
+        )
+        lease.record(run.id, to=State.QUEUED, actor=user.username, attempt=0)
+        ring(lease.TRAIN_TASK, run.id, run.queue)
+    run.refresh_from_db()
+    return run
+
+
+def _check_inputs(team: Team, name: str, version: DatasetVersion, base_model: BaseModel) -> None:
+    if not name.strip() or len(name.strip()) > NAME_LENGTH:
+        raise UserError("run_name", limit=NAME_LENGTH, where={"field": "name"})
+    if version.dataset.team_id != team.id or version.state != DatasetVersion.State.READY:
+        raise UserError("dataset_not_ready", name=version, where={"field": "dataset_version"})
+    if base_model.team_id not in (None, team.id) or base_model.state != BaseModel.State.READY:
+        raise UserError("model_not_ready", name=base_model.name, where={"field": "base_model"})
+
+
+def _check_devices(method: Method, spec: RunSpec) -> None:
+    """Refuses what no worker that we know of can do. Where none has been seen yet, the run waits in the queue for one."""
+    recent = Now() - timedelta(seconds=ENV.worker_forget_seconds)
+    devices = [device for device in Worker.objects.filter(queue=TRAIN_QUEUE, seen_at__gt=recent).values_list("device", flat=True) if device]
+    refusals = [refusal for device in devices if (refusal := _refusal(method, spec, device))]
+    if devices and len(refusals) == len(devices):
+        raise refusals[0]
+
+
+def _refusal(method: Method, spec: RunSpec, device: dict[str, Any]) -> UserError | None:
+    kinds = method.capabilities.devices
+    if device["kind"] not in kinds:
+        return UserError(
+            "device_cannot",
+            what=method.name,
+            reason=f"it needs {' or '.join(kinds)}, and the workers have {device['name']}",
+            instead="Choose another method.",
+            where={"field": "method"},
+        )
+    # A CPU computes bfloat16 in software where it has no instructions for it; a GPU without them is refused by the engine.
+    if spec.training.precision == "bfloat16" and device["kind"] == "cuda" and not device["bfloat16"]:
+        return UserError(
+            "device_cannot",
+            what="bfloat16",
+            reason=f"{device['name']} has no bfloat16 arithmetic",
+            instead="Choose float32, or auto.",
+            where={"field": "training.precision"},
+        )
+    return None

@@ -1,0 +1,51 @@
+"""From the stored spec of a run to that of its worker and back to the form's fields. No path of a host is ever stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from jobs.spec import RunSpec
+from webapp.catalog.models import BaseModel
+from webapp.datasets.models import DatasetVersion
+from webapp.runs.models import Run
+
+SPLITS = ("train", "validation", "test")
+
+
+def placeholder_spec(parts: dict[str, Any], version: DatasetVersion, base_model: BaseModel, validation_share: float) -> RunSpec:
+    """The whole spec of the given parts, names in the place of paths. Raises `UserError` that names the field at fault."""
+    files = {split: entry["file"] for split in SPLITS if (entry := version.manifest.get(split))}
+    # Rows are set aside here only where the version brings none of its own.
+    share = 0.0 if "validation" in files else validation_share
+    model = {"path": "model", "name": base_model.name, "revision": base_model.revision, "licence": base_model.licence}
+    return RunSpec.from_json({**parts, "model": model, "data": {**files, "validation_share": share}})
+
+
+def for_worker(run: Run) -> RunSpec:
+    """The run's spec with the absolute paths of this host."""
+    spec = RunSpec.from_json(run.spec)
+    folder = run.dataset_version.folder.resolve()
+
+    def absolute(name: str | None) -> str | None:
+        return None if name is None else str(folder / name)
+
+    data = replace(spec.data, train=str(folder / spec.data.train), validation=absolute(spec.data.validation), test=absolute(spec.data.test))
+    return replace(spec, model=replace(spec.model, path=str(run.base_model.folder.resolve())), data=data)
+
+
+def parameters_of(run: Run) -> dict[str, Any]:
+    """What `create_run` needs, less team and user, to launch the same run again."""
+    spec = run.spec
+    return {
+        "name": run.name,
+        "dataset_version": run.dataset_version,
+        "base_model": run.base_model,
+        "method": run.method,
+        "settings": dict(spec["method"]["settings"]),
+        "training": dict(spec["training"]),
+        "evaluation": dict(spec["evaluation"]),
+        "export": dict(spec["export"]),
+        "seed": spec["seed"],
+        "validation_share": spec["data"]["validation_share"],
+    }
