@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from jobs.data.encoding import expected_answer, prompt_ids_for_generation
 from jobs.evaluation.answers import Labels, exact, labels_of, normalise
@@ -22,12 +22,20 @@ SPARE_TOKENS = 4
 LARGEST_EXPONENT = 709.0
 
 
-class LossResult(NamedTuple):
+class LossSums(Protocol):
     """Sums over the label tokens of all held-out rows: negative log-likelihood (nats), how many, how many were the likeliest token."""
 
-    loss_sum: float
-    tokens: int
-    correct: int
+    @property
+    def loss_sum(self) -> float:
+        """Negative log-likelihood, in nats."""
+
+    @property
+    def tokens(self) -> int:
+        """Label tokens."""
+
+    @property
+    def correct(self) -> int:
+        """Label tokens that the model finds the likeliest."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +55,19 @@ def evaluate(
     records: Sequence[Mapping[str, Any]],
     spec: EvaluationSpec,
     *,
-    loss_of: Callable[[], tuple[float, int, int]],
+    loss_of: Callable[[], LossSums],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """The data of an `eval` event less `step epoch split model`, and `samples`: the data of `sample` events less `step model`.
 
-    `records` are the held-out rows in the three shapes of `jobs.data`; `loss_of()` gives the sums of `LossResult` over them. At most
+    `records` are the held-out rows in the three shapes of `jobs.data`; `loss_of()` gives their `LossSums`. At most
     `spec.rows` of those that have an expected answer are asked, spread evenly; which ones depends on their number alone, so that base
     and tuned model get the same. `exact_match` is a share of the questions asked; so is `label_accuracy`, where the data is
     classification-like (an answer counts when it names the right label and no other). Null is what was not measured. The model
     computes in its own dtype: a caller that trains under autocast calls this under it too.
     """
     start = time.monotonic()
-    loss = LossResult(*loss_of())
+    loss = loss_of()
     mean = loss.loss_sum / loss.tokens if loss.tokens else None
     asked = _spread(questions_of(records, tokenizer), spec.rows) if spec.generate else []
     answered = _answer(model, tokenizer, asked, spec, progress) if asked else _Answered([], [], None, False)
