@@ -1,0 +1,28 @@
+"""The web process: HTTP and WebSockets. Nothing here may load torch (`tests/webapp/core/test_asgi.py`)."""
+
+from __future__ import annotations
+
+import os
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.core.asgi import get_asgi_application
+
+from webapp.core.body_limit import BodyLimit
+from webapp.core.middleware import ConnectionLimit
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings.base")
+
+
+def _application() -> ProtocolTypeRouter:
+    # Django is set up by this call; what is imported after it has models.
+    django = get_asgi_application()
+    from channels.auth import AuthMiddlewareStack
+
+    from webapp.runs.routing import websocket_urlpatterns
+
+    sockets = ConnectionLimit(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+    return ProtocolTypeRouter({"http": BodyLimit(django), "websocket": AllowedHostsOriginValidator(sockets)})
+
+
+application = _application()

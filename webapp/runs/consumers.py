@@ -1,0 +1,257 @@
+"""The socket of a run's page: status, then every event after the client's cursor, in order, none lost, none twice.
+
+An event reaches the client by whichever way is first: the archive (rows), the stream's past (XRANGE), the shared live reader. The rule
+that keeps them straight: an event at or before the cursor is dropped; one that follows it directly is sent; any other shows a hole, and
+the archive is read until it has reached that event. The watcher says how far the archive is, so that a stream that was flushed, or a
+Redis that lost its last second or is down, costs a second of delay and no point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import ParamSpec, TypeVar
+from urllib.parse import parse_qs
+from uuid import UUID
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError
+from django.db.models import Q
+from django.http import Http404
+
+from webapp.accounts.models import User
+from webapp.runs.access import get_run
+from webapp.runs.models import Record
+from webapp.runs.stream import BEGINNING, Cursor, Point, Subscription, point, shared_reader
+from webapp.runs.watch import Glance, Viewer, first_glance, shared_watcher
+from webapp.settings.env import ENV
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BAD_CURSOR = 4400
+NO_ACCESS = 4404
+TOO_SLOW = 4408
+TOO_MANY = 4429
+INTERNAL = 1011
+
+BATCH_SECONDS = 0.3
+BEAT_SECONDS = 5.0
+CHUNK_EVENTS = 500
+MESSAGES_PER_SECOND = 20
+SEND_SECONDS = 15.0
+CLOSE_SECONDS = 5.0
+# The archive may be ahead of the wire for a moment; only what the wire has not brought by then is read from the archive.
+WIRE_LAG_SECONDS = 0.6
+MEND_SECONDS = 1.0
+
+
+class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """`/ws/runs/<uuid>/?after=<attempt>-<seq>`. Who may not see the run is refused before the socket opens (HTTP 403)."""
+
+    channel_layer_alias = None
+
+    async def connect(self) -> None:
+        """Access, cursor, number of sockets: in this order, so that a stranger learns nothing."""
+        self._pump: asyncio.Task[None] | None = None
+        self._ended = False
+        self._arrivals: deque[float] = deque(maxlen=MESSAGES_PER_SECOND + 1)
+        viewer = await self._admitted()
+        if viewer is None:
+            await self.close(NO_ACCESS)
+            return
+        # From here on it is somebody of the team, who is told why: a browser sees a close code only of an open socket.
+        await self.accept()
+        try:
+            self._cursor = Cursor.parse(self._asked())
+        except ValueError:
+            await self._end(BAD_CURSOR)
+            return
+        if shared_watcher().count(viewer.user_id) >= ENV.sockets_per_user:
+            await self._end(TOO_MANY)
+            return
+        self._viewer = viewer
+        shared_watcher().add(viewer)
+        self._pump = asyncio.create_task(self._serve(), name=f"run-socket-{viewer.run_id}")
+
+    async def disconnect(self, code: int) -> None:
+        """The client is gone."""
+        self._ended = True
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """A client has nothing to say here; one that says much is shut out."""
+        now = time.monotonic()
+        self._arrivals.append(now)
+        if len(self._arrivals) > MESSAGES_PER_SECOND and now - self._arrivals[0] < 1.0:
+            if self._pump is not None:
+                self._pump.cancel()
+            await self._end(TOO_MANY)
+
+    # -- who, and from where ------------------------------------------------------------------------------------------
+
+    async def _admitted(self) -> Viewer | None:
+        """The place in the watcher of somebody who may look, with a first glance at the run; None for a stranger."""
+        user = self.scope["user"]
+        run_id: UUID = self.scope["url_route"]["kwargs"]["run_id"]
+        session_key = self.scope["session"].session_key
+        if not isinstance(user, User) or not session_key:
+            return None
+        try:
+            return await _in_thread(_enter)(user, run_id, session_key)
+        except (Http404, PermissionDenied):
+            return None
+
+    def _asked(self) -> str:
+        query = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        return str(query.get("after", [BEGINNING])[-1])
+
+    # -- what ---------------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        reader, subscription, code = shared_reader(), None, INTERNAL
+        try:
+            # First the subscription, then the past: nothing falls between the two.
+            subscription = await reader.follow(self._viewer.run_id)
+            code = await self._stream(subscription)
+        except TimeoutError:
+            code = TOO_SLOW
+        except Exception:
+            log.exception("The socket of run %s failed", self._viewer.run_id)
+        finally:
+            shared_watcher().remove(self._viewer)
+            if subscription is not None:
+                reader.leave(subscription)
+        await self._end(code)
+
+    async def _stream(self, subscription: Subscription) -> int:
+        """Sends until something ends it; gives the close code."""
+        self._goal = self._cursor
+        self._shown: Glance | None = None
+        self._shown_at = self._mended_at = self._beat_at = 0.0
+        await self._status()
+        await self._from_archive()
+        await self._from_backlog()
+        while not self._viewer.revoked:
+            if subscription.overflowed:
+                return TOO_SLOW
+            await self._status()
+            await self._in_order(subscription.take())
+            await self._mend()
+            await self._beat()
+            await asyncio.sleep(BATCH_SECONDS)
+        return NO_ACCESS
+
+    async def _status(self) -> None:
+        glance = self._viewer.glance
+        if glance is None or glance is self._shown:
+            return
+        if self._shown is None or glance.text != self._shown.text:
+            await self._text(f'{{"type":"run","run":{glance.text}}}')
+        self._shown, self._shown_at = glance, time.monotonic()
+
+    async def _beat(self) -> None:
+        if time.monotonic() >= self._beat_at:
+            self._beat_at = time.monotonic() + BEAT_SECONDS
+            await self._text(f'{{"type":"beat","t":{time.time():.3f}}}')
+
+    async def _in_order(self, arrived: Sequence[Point]) -> None:
+        """Sends those that follow the cursor without a hole. At a hole it stops, and the last of them becomes the archive's goal."""
+        ready: list[Point] = []
+        last = self._cursor
+        for item in arrived:
+            if last.precedes(item.cursor):
+                ready.append(item)
+                last = item.cursor
+            elif item.cursor > last:
+                self._goal = max(self._goal, arrived[-1].cursor)
+                break
+        await self._events(ready)
+
+    async def _mend(self) -> None:
+        """Reads the archive where the wire has left a hole, or has not brought what the archive has had for a while."""
+        now = time.monotonic()
+        goal = self._goal
+        if self._shown is not None and now - self._shown_at >= WIRE_LAG_SECONDS:
+            goal = max(goal, self._shown.archived)
+        if self._cursor < goal and now - self._mended_at >= MEND_SECONDS:
+            self._mended_at = now
+            await self._from_archive()
+
+    async def _from_archive(self) -> None:
+        rows = [Point(self._cursor, "")] * CHUNK_EVENTS
+        while len(rows) == CHUNK_EVENTS and not self._viewer.revoked:
+            try:
+                rows = await _in_thread(_records)(self._viewer.run_id, self._cursor)
+            except DatabaseError as failure:
+                log.warning("The archive is away, the page waits for it: %s", failure)
+                return
+            await self._events(rows)
+
+    async def _from_backlog(self) -> None:
+        before = None
+        while self._cursor != before and not self._viewer.revoked:
+            before = self._cursor
+            await self._in_order(await shared_reader().backlog(self._viewer.run_id, before))
+
+    # -- frames -------------------------------------------------------------------------------------------------------
+
+    async def _events(self, points: Sequence[Point]) -> None:
+        for start in range(0, len(points), CHUNK_EVENTS):
+            part = points[start : start + CHUNK_EVENTS]
+            texts = ",".join(item.text for item in part)
+            await self._text(f'{{"type":"events","cursor":"{part[-1].cursor}","events":[{texts}]}}')
+            self._cursor = part[-1].cursor
+
+    async def _text(self, text: str) -> None:
+        # A client that does not read blocks the send; its queue is bounded, and so is our patience.
+        async with asyncio.timeout(SEND_SECONDS):
+            await self.send(text_data=text)
+
+    async def _end(self, code: int) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.close(code)
+        except TimeoutError:
+            # It does not read; the server's own ping gives it up.
+            log.info("A client that does not read was left")
+
+
+class Nothing(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """Every other path: refused like a run that is not there."""
+
+    channel_layer_alias = None
+
+    async def connect(self) -> None:
+        """Refuses."""
+        await self.close(NO_ACCESS)
+
+
+def _in_thread(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+    """Database work off the loop, in a thread of its own: the thread that Django shares would do one socket's query after another's."""
+    wrapped: Callable[P, Awaitable[R]] = database_sync_to_async(function, thread_sensitive=False)
+    return wrapped
+
+
+def _enter(user: User, run_id: UUID, session_key: str) -> Viewer:
+    run = get_run(user, run_id, "view")
+    return Viewer(run.pk, run.team_id, user.pk, session_key, first_glance(run))
+
+
+def _records(run_id: UUID, after: Cursor) -> list[Point]:
+    """The next 500 records after a cursor."""
+    later = Q(attempt=after.attempt, seq__gt=after.seq) | Q(attempt__gt=after.attempt)
+    rows = Record.objects.filter(later, run=run_id).order_by("attempt", "seq")
+    values = rows.values_list("attempt", "seq", "at", "kind", "data")[:CHUNK_EVENTS]
+    return [point(Cursor(attempt, seq), at, kind, data) for attempt, seq, at, kind, data in values]
