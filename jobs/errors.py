@@ -41,6 +41,7 @@ CATALOGUE: dict[str, ErrorText] = {
     "spec_unknown_field": ErrorText("The run spec has an unknown field '{field}'.", "Remove it. Known: {known}."),
     "spec_missing_field": ErrorText("The run spec lacks the field '{field}'.", "Add it."),
     "spec_bad_value": ErrorText("'{field}' is {value}: {reason}.", "Give a value that is allowed."),
+    "request_invalid": ErrorText("The request cannot be read: {reason}.", "Correct it, and send it again."),
     # -- files and data ------------------------------------------------------------------------------------------
     "file_missing": ErrorText("There is no file at {path}.", "Check the path."),
     "file_empty": ErrorText("The file is empty.", "Choose a file with at least one row."),
@@ -169,7 +170,7 @@ CATALOGUE: dict[str, ErrorText] = {
         "The exported model is not offered: {reason}.", "The adapter, where there is one, is intact: load it on top of the base model.",
         ExitCode.INTERNAL,
     ),
-    "preempted": ErrorText("Stopped on request after step {step}; a checkpoint was written.", "Resume to continue.", ExitCode.PREEMPTED),
+    "preempted": ErrorText("Stopped on request after step {step}.", "Resume to continue.", ExitCode.PREEMPTED),
     "stalled": ErrorText(
         "Nothing was heard from the training for {seconds} seconds, and it was stopped.",
         "Try again: it goes on from the last checkpoint. If it stalls at the same place, look at the log.",

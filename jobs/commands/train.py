@@ -1,0 +1,165 @@
+"""`python -m jobs train`: one run, from a spec file to its artifacts, as a program of its own."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from jobs.errors import ExitCode, GraftError
+from jobs.events import Event, EventWriter
+from jobs.models.device import owned_threads
+from jobs.spec import load_spec
+
+HELP = "fine-tune a model as a spec file says"
+_PR_SET_PDEATHSIG = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The spec, where to write, where to look for checkpoints, and whose death is ours."""
+    parser.add_argument("spec", type=Path, help="the run's spec, a JSON file")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for events, checkpoints and artifacts")
+    parser.add_argument("--resume", type=Path, nargs="*", action="extend", default=[], metavar="DIR", help="where checkpoints may be")
+    parser.add_argument("--parent-pid", type=int, help="end at once when this process, our parent, ends")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs, writes `events.jsonl` and returns an exit code of `jobs.errors.ExitCode`. Raises `GraftError` where the run failed."""
+    if arguments.parent_pid is not None and not _die_with(arguments.parent_pid):
+        return ExitCode.INTERNAL
+    stop = _Stop()
+    _prepare_environment()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    writer = EventWriter(arguments.out / "events.jsonl")
+    show = _show_json if arguments.json else _show_text if sys.stderr.isatty() else None
+    emit = _Emitter(writer, show)
+    try:
+        return _run(arguments, emit, stop)
+    finally:
+        writer.close()
+
+
+def _run(arguments: argparse.Namespace, emit: _Emitter, stop: _Stop) -> int:
+    """The run, with every way to end told by a `finished` event."""
+    try:
+        from jobs.run import execute, write_spec
+
+        spec = load_spec(arguments.spec)
+        write_spec(spec, arguments.out)
+        step = execute(spec, arguments.out, arguments.resume, emit=emit, stop=stop)
+    except GraftError as error:
+        outcome = "preempted" if error.code == "preempted" else "failed"
+        emit("finished", outcome=outcome, step=emit.step, **error.to_json())
+        if outcome == "preempted":
+            return ExitCode.PREEMPTED
+        raise
+    except Exception as failure:
+        known = _known(failure, arguments.out, emit.step)
+        traceback.print_exc()
+        emit("finished", outcome="failed", step=emit.step, **known.to_json())
+        raise known from failure
+    emit("finished", outcome="succeeded", step=step)
+    return ExitCode.DONE
+
+
+def _known(failure: Exception, out: Path, step: int) -> GraftError:
+    """Which of our errors an exception of Python or torch is."""
+    import torch
+
+    if isinstance(failure, torch.OutOfMemoryError):
+        return GraftError("cuda_oom", step=step)
+    if isinstance(failure, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(failure):
+        return GraftError("host_oom")
+    if isinstance(failure, OSError) and failure.errno == errno.ENOSPC:
+        return GraftError("disk_full", path=failure.filename or out)
+    return GraftError("internal", reason=f"{type(failure).__name__}: {failure}"[:500])
+
+
+def _die_with(parent: int) -> bool:
+    """Asks the kernel to kill this process with its parent; false where the parent has gone already."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return os.getppid() == parent
+
+
+def _prepare_environment() -> None:
+    """Must come before torch is imported: its thread pools read the environment once, and nothing may be asked of the network."""
+    threads = str(owned_threads())
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = threads
+    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+class _Stop:
+    """True from the first SIGTERM or Ctrl-C on: the step in hand is finished and a checkpoint written. A second Ctrl-C ends at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, self._ask)
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = True
+
+
+class _Emitter:
+    """Writes events, shows them, and knows the last step told."""
+
+    def __init__(self, writer: EventWriter, show: Callable[[Event], None] | None) -> None:
+        self._writer, self._show = writer, show
+        self.step = 0
+
+    def __call__(self, kind: Any, /, **data: Any) -> Event:
+        event = self._writer.emit(kind, **data)
+        self.step = data.get("start_step", data.get("step")) or self.step
+        if self._show:
+            self._show(event)
+        return event
+
+
+def _show_json(event: Event) -> None:
+    sys.stdout.write(event.to_line())
+    sys.stdout.flush()
+
+
+def _show_text(event: Event) -> None:
+    """A line for a person."""
+    if event.kind in _TEXT:
+        sys.stderr.write(f"{event.kind:>10}  {_TEXT[event.kind](event.data)}\n")
+
+
+def _number(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+_TEXT: dict[str, Callable[[dict[str, Any]], str]] = {
+    "phase": lambda data: f"{data['name']} {data['done']} of {data['total'] or '?'} {data['unit']}",
+    "plan": lambda data: f"{data['total_steps']} steps of {data['effective_batch']} rows, {data['batching']}, {data['precision']}",
+    "step": lambda data: (
+        f"{data['step']}  loss {_number(data['loss'], '.4f')}  rate {data['learning_rate']:.2e}  "
+        f"{data['tokens_per_second']:.0f} tokens/s  {data['eta_seconds']:.0f} s left"
+    ),
+    "eval": lambda data: (
+        f"{data['model']} on {data['split']}: loss {_number(data['loss'], '.4f')}, "
+        f"token accuracy {_number(data['token_accuracy'], '.3f')}, exact match {_number(data['exact_match'], '.3f')}"
+    ),
+    "checkpoint": lambda data: data["path"],
+    "artifact": lambda data: f"{data['path']} ({data['bytes'] / 1e6:.1f} MB)",
+    "warning": lambda data: f"{data['message']} {data['remedy']}",
+    "log": lambda data: data["message"],
+    "finished": lambda data: f"{data['outcome']} at step {data['step']}. {data.get('message', '')}",
+}

@@ -1,0 +1,155 @@
+"""What this machine can do, and how much memory a process takes. Imports torch only where a GPU was found."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypedDict
+
+import psutil
+
+from jobs.errors import UserError
+from jobs.methods.entry import Method
+
+# Instructions that multiply bfloat16 in hardware; without them a CPU is slower in bfloat16 than in float32.
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+_BFLOAT16_COMPUTE_CAPABILITY = (8, 0)
+
+
+class Device(TypedDict):
+    """The answer of `python -m jobs device`; `memory_bytes` is of the GPU, or what this process may use of the machine's."""
+
+    kind: str
+    name: str
+    memory_bytes: int
+    threads: int
+    bfloat16: bool
+    count: int
+
+
+def probe() -> Device:
+    """Describes the device that training would use: the first visible GPU that torch can use, else the CPU."""
+    return _probe_cuda() or _probe_cpu()
+
+
+def owned_threads() -> int:
+    """The cores that this process may run on (`sched_getaffinity`): more threads than cores slow oneDNN and MKL down several-fold."""
+    return len(os.sched_getaffinity(0))
+
+
+def choose_precision(asked: str, device: Device) -> str:
+    """`float32` or `bfloat16` for the spec's `auto`, `float32` or `bfloat16`. Raises `UserError("device_cannot")`."""
+    if asked == "auto":
+        return "bfloat16" if device["bfloat16"] else "float32"
+    if asked == "bfloat16" and device["kind"] == "cuda" and not device["bfloat16"]:
+        raise UserError(
+            "device_cannot",
+            what="bfloat16",
+            reason=f"{device['name']} has no bfloat16 arithmetic",
+            instead="Choose float32, or auto.",
+            where={"field": "training.precision"},
+        )
+    return asked
+
+
+def check_method(method: Method, device: Device) -> None:
+    """Raises `UserError("device_cannot")` where a method does not run on this kind of device."""
+    if device["kind"] not in method.capabilities.devices:
+        raise UserError(
+            "device_cannot",
+            what=method.name,
+            reason=f"it needs {' or '.join(method.capabilities.devices)}, this is {device['name']}",
+            instead="Choose another method.",
+            where={"field": "method.id"},
+        )
+
+
+def memory(kind: str) -> dict[str, int]:
+    """Memory in use now, in bytes, as a `step` event shows it.
+
+    CPU: `resident_bytes` of this process. CUDA: `allocated_bytes` and `reserved_bytes` of torch's allocator, and what the whole
+    device has in use (`device_used_bytes` of `device_total_bytes`, other processes included) by NVML.
+    """
+    if kind == "cpu":
+        return {"resident_bytes": psutil.Process().memory_info().rss}
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    readings = {"allocated_bytes": torch.cuda.memory_allocated(), "reserved_bytes": torch.cuda.memory_reserved()}
+    return readings | (_nvml_memory() or {"device_used_bytes": total - free, "device_total_bytes": total})
+
+
+def _probe_cpu() -> Device:
+    fields = _cpuinfo()
+    flags = set((fields.get("flags") or fields.get("features") or "").split())
+    return Device(
+        kind="cpu",
+        name=fields.get("model name", "CPU"),
+        memory_bytes=_usable_memory(),
+        threads=owned_threads(),
+        bfloat16=bool(flags & _BFLOAT16_FLAGS),
+        count=1,
+    )
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's block of /proc/cpuinfo, keys in lower case."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
+    return {key.strip().lower(): value.strip() for key, value in pairs}
+
+
+def _usable_memory() -> int:
+    """The machine's memory, or the limit of the control group (version 2) where that is lower."""
+    total = psutil.virtual_memory().total
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def _probe_cuda() -> Device | None:
+    """The first GPU. NVML answers without torch; only where it sees one is torch asked whether it can use it."""
+    if _nvml_device_count() == 0:
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    return Device(
+        kind="cuda",
+        name=properties.name,
+        memory_bytes=properties.total_memory,
+        threads=owned_threads(),
+        bfloat16=(properties.major, properties.minor) >= _BFLOAT16_COMPUTE_CAPABILITY,
+        count=torch.cuda.device_count(),
+    )
+
+
+def _nvml_device_count() -> int:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0
+
+
+def _nvml_memory() -> dict[str, int] | None:
+    """The device's use by NVML, found by its UUID since CUDA_VISIBLE_DEVICES renumbers. None where NVML does not know it (a MIG slice)."""
+    import pynvml
+    import torch
+
+    try:
+        pynvml.nvmlInit()
+        handle: Any = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+        reading = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    except pynvml.NVMLError:
+        return None
+    return {"device_used_bytes": int(reading.used), "device_total_bytes": int(reading.total)}

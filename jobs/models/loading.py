@@ -1,0 +1,86 @@
+"""The base model and its tokenizer, from a local folder of safetensors and from nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.errors import UserError
+from jobs.models.quantisation import keep_gradients_after_evaluation, nf4
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+# For a base model without a chat template. Each turn ends with the tokenizer's own end-of-sequence token, so that generation stops
+# there without a new token having to be learnt.
+FALLBACK_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
+
+def load_model(folder: Path, *, precision: str, trains_base: bool, bits: int = 16, device: str = "cpu") -> Any:
+    """The base model, in evaluation mode, on `device`.
+
+    Weights that are trained are float32 whatever the precision (bfloat16 arithmetic comes from autocast, so that small updates are not
+    rounded away); frozen ones are held in the precision itself, or in NF4 where `bits` is 4. Raises `UserError("model_unusable")`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    attention = _attention(folder)
+    dtype = torch.float32 if trains_base else DTYPES[precision]
+    options: dict[str, Any] = {"quantization_config": nf4(DTYPES[precision])} if bits == 4 else {}
+    if bits == 4 or device != "cpu":
+        options["device_map"] = {"": device}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **options,
+        )
+    except (OSError, ValueError, KeyError) as failure:
+        raise UserError("model_unusable", reason=_first_line(failure)) from failure
+    if bits == 4:
+        keep_gradients_after_evaluation(model)
+    model.eval()
+    return model
+
+
+def load_tokenizer(folder: Path, *, chats: bool) -> Any:
+    """The tokenizer, with `FALLBACK_TEMPLATE` where the rows are chats and it has none of its own. Raises `UserError`."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as failure:
+        raise UserError("model_unusable", reason=f"its tokenizer does not load: {_first_line(failure)}") from failure
+    if not tokenizer.is_fast:
+        raise UserError("model_unusable", reason="its tokenizer has no tokenizer.json, so characters cannot be matched to tokens")
+    if tokenizer.eos_token is None:
+        raise UserError("model_unusable", reason="its tokenizer has no end-of-sequence token")
+    if chats and not tokenizer.chat_template:
+        tokenizer.chat_template = FALLBACK_TEMPLATE
+    return tokenizer
+
+
+def _attention(folder: Path) -> str:
+    """Torch's SDPA where the architecture has it and nothing is lost: SDPA silently leaves out soft-capped scores (Gemma 2)."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    if not (folder / "config.json").is_file():
+        raise UserError("model_missing", path=folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    except (OSError, ValueError, KeyError) as failure:
+        raise UserError("model_unusable", reason=_first_line(failure)) from failure
+    return "sdpa" if architecture._supports_sdpa and not getattr(config, "attn_logit_softcapping", None) else "eager"
+
+
+def _first_line(failure: BaseException) -> str:
+    return (str(failure).strip().splitlines() or [type(failure).__name__])[0][:300]

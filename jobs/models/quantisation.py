@@ -1,0 +1,29 @@
+"""4-bit bases: NF4 with double quantisation (Dettmers et al. 2023, arXiv:2305.14314) by bitsandbytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def nf4(compute: torch.dtype) -> Any:
+    """The transformers quantisation config of a QLoRA base: NF4, double quantisation, arithmetic in `compute`."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
+
+
+def keep_gradients_after_evaluation(model: nn.Module) -> int:
+    """Switches off bitsandbytes' re-packing for inference on every 4-bit layer; returns how many there are.
+
+    In evaluation mode on a CPU with AVX512-BF16, `Linear4bit.forward` (0.50.2) re-packs its weight in place for a kernel that has no
+    backward, and never undoes it: from the first evaluation on, no gradient flows below a layer's own adapter, without an error.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
+    return len(layers)

@@ -1,0 +1,355 @@
+"""A run from its spec to its artifacts, in the order of its phases."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.data.encoding import LENGTH_CAP
+from jobs.errors import GraftError
+from jobs.evaluation import evaluate
+from jobs.events import finite
+from jobs.export import ExportContext, export_run
+from jobs.methods.entry import Method, SettingValue
+from jobs.methods.registry import get_method
+from jobs.models.device import Device, check_method, choose_precision, probe
+from jobs.models.loading import DTYPES, load_model, load_tokenizer
+from jobs.spec import RunSpec
+from jobs.training import checkpoint
+from jobs.training.checks import choose_forward
+from jobs.training.forward import Forward
+from jobs.training.loop import Trainer
+from jobs.training.loss import dataset_loss
+from jobs.training.rowsets import EncodedSets, RowSets, encode_rows, load_rows
+
+# Rows whose loss is measured while training: enough for a smooth curve, few enough not to hold up the training.
+VALIDATION_ROWS = 200
+PARITY_ROWS = 8
+_PHASE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every phase needs: the spec and what follows from it, where to write, whom to tell, and whether the run is wanted to end."""
+
+    spec: RunSpec
+    method: Method
+    settings: dict[str, SettingValue]
+    device: Device
+    precision: str
+    out: Path
+    emit: Callable[..., Any]
+    stop: Callable[[], bool]
+
+    @classmethod
+    def open(cls, spec: RunSpec, out: Path, emit: Callable[..., Any], stop: Callable[[], bool]) -> Session:
+        """Looks at the device, and refuses by `UserError` what it or the method cannot do."""
+        method, device = get_method(spec.method.id), probe()
+        settings = method.resolve(dict(spec.method.settings))
+        check_method(method, device)
+        return cls(spec, method, settings, device, choose_precision(spec.training.precision, device), out, emit, stop)
+
+    @property
+    def torch_device(self) -> str:
+        """The device in torch's words."""
+        return "cuda:0" if self.device["kind"] == "cuda" else "cpu"
+
+    def phase(self, name: str, total: int | None, unit: str) -> Callable[[int], None]:
+        """Opens a phase and returns what tells of its progress (at most twice a second, and at the end).
+
+        That raises `GraftError("preempted")` where the run is wanted to end.
+        """
+        last = time.monotonic()
+
+        def report(done: int) -> None:
+            nonlocal last
+            if self.stop():
+                raise GraftError("preempted", step=0)
+            if time.monotonic() - last >= _PHASE_SECONDS or done == total:
+                last = time.monotonic()
+                self.emit("phase", name=name, done=done, total=total, unit=unit)
+
+        self.emit("phase", name=name, done=0, total=total, unit=unit)
+        return report
+
+
+def execute(spec: RunSpec, out: Path, resume: Sequence[Path], *, emit: Callable[..., Any], stop: Callable[[], bool]) -> int:
+    """Carries a run out and returns the step it ended at. `resume` are folders that may hold its checkpoints.
+
+    Raises `GraftError` (`preempted` when `stop()` said so), or whatever else went wrong.
+    """
+    session = Session.open(spec, out, emit, stop)
+    torch.set_num_threads(session.device["threads"])
+    rows = load_rows(spec.data, spec.seed, session.phase("tokenizing", None, "rows"))
+    model, tokenizer = _load(session, chats=rows.chats)
+    encoded = encode_rows(rows, tokenizer, spec.training, _length_limit(model), session.phase("tokenizing", None, "rows"))
+    trainer = _prepare(session, _apply(session, model), encoded)
+    start = _restore(trainer, resume)
+    emit("plan", **_plan(session, trainer, encoded, start))
+    _tell_of_rows(session, encoded)
+
+    held_out = _HeldOut(session, rows, encoded, tokenizer)
+    results = trainer.progress.results
+    with _saving(trainer):
+        if "base" not in results and held_out.records:
+            with _adapter_off(trainer.forward.model):
+                results["base"] = held_out.measure(trainer.forward, "base", trainer)
+        if trainer.progress.step == 0 and trainer.validation and rows.held_out_split != "validation":
+            trainer.validate("base")
+        trainer.run()
+        if held_out.records:
+            results["tuned"] = held_out.measure(trainer.forward, "tuned", trainer)
+    _export(session, trainer, held_out)
+    return trainer.progress.step
+
+
+def _load(session: Session, *, chats: bool) -> tuple[Any, Any]:
+    """The base model and its tokenizer."""
+    folder, capabilities = Path(session.spec.model.path), session.method.capabilities
+    report = session.phase("loading", None, "tensors")
+    model = load_model(
+        folder,
+        precision=session.precision,
+        trains_base=not capabilities.adapter,
+        bits=capabilities.base_bits,
+        device=session.torch_device,
+    )
+    report(sum(1 for _ in model.parameters()))
+    return model, load_tokenizer(folder, chats=chats)
+
+
+def _length_limit(model: Any) -> int:
+    """The positions that the model knows, where its config says so."""
+    return getattr(model.config, "max_position_embeddings", None) or LENGTH_CAP
+
+
+def _apply(session: Session, model: Any) -> Any:
+    """The model as the method makes it trainable."""
+    module, name = session.method.application.split(":")
+    return getattr(importlib.import_module(module), name)(model, session.settings, seed=session.spec.seed)
+
+
+def _prepare(session: Session, model: Any, encoded: EncodedSets) -> Trainer:
+    """The trainer, and a warning for each reason not to take the fast path."""
+    spec = session.spec
+    forward, reasons = choose_forward(
+        model,
+        encoded.train.rows[: spec.training.micro_batch],
+        dtype=DTYPES[session.precision],
+        device=session.torch_device,
+        batching=spec.training.batching,
+    )
+    for reason in reasons:
+        session.emit("warning", code="slow_path", message=reason, remedy="Nothing to do: the result is the same, it only takes longer.")
+    return Trainer(
+        forward=forward,
+        rows=encoded.train.rows,
+        validation=encoded.validation.rows[:VALIDATION_ROWS],
+        spec=spec.training,
+        learning_rate=spec.training.learning_rate or session.method.learning_rate,
+        seed=spec.seed,
+        out=session.out,
+        emit=session.emit,
+        stop=session.stop,
+        fingerprint=_fingerprint(spec, encoded),
+    )
+
+
+def _fingerprint(spec: RunSpec, encoded: EncodedSets) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be continued."""
+    training = asdict(spec.training)
+    digest = hashlib.sha256()
+    for row in encoded.train.rows:
+        digest.update(row.ids.tobytes() + row.trained.tobytes())
+    return {
+        "method": asdict(spec.method),
+        "training": {key: value for key, value in training.items() if not key.endswith("_every_steps")},
+        "seed": spec.seed,
+        "rows": digest.hexdigest(),
+    }
+
+
+def _restore(trainer: Trainer, resume: Sequence[Path]) -> str | None:
+    """Continues from the newest whole checkpoint of `resume` and the run's own folder; returns its name."""
+    path = checkpoint.newest([trainer.out, *resume])
+    if path is None:
+        return None
+    trainer.restore(path)
+    return path.name
+
+
+def _plan(session: Session, trainer: Trainer, encoded: EncodedSets, start: str | None) -> dict[str, Any]:
+    training = session.spec.training
+    trainable, total = _parameters(trainer.forward.model)
+    return {
+        "total_steps": trainer.total_steps,
+        "epochs": trainer.total_steps / trainer.order.steps_per_epoch,
+        "steps_per_epoch": trainer.order.steps_per_epoch,
+        "start_step": trainer.progress.step,
+        "resumed_from": start,
+        "train_rows": len(encoded.train.rows),
+        "validation_rows": len(encoded.validation.rows),
+        "test_rows": len(encoded.test.rows),
+        "train_tokens": encoded.train.tokens,
+        "label_tokens": encoded.train.label_tokens,
+        "cut_rows": encoded.train.cut,
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "micro_batch": training.micro_batch,
+        "gradient_accumulation": training.gradient_accumulation,
+        "effective_batch": trainer.order.effective_batch,
+        "max_length": encoded.train.max_length,
+        "precision": session.precision,
+        "batching": "packed" if trainer.forward.packs else "padded",
+        "device": {key: value for key, value in session.device.items() if key in ("kind", "name", "memory_bytes", "threads")},
+    }
+
+
+def _parameters(model: Any) -> tuple[int, int]:
+    """(trained, all); a 4-bit weight counts as the numbers it stands for."""
+    if hasattr(model, "get_nb_trainable_parameters"):
+        trainable, total = model.get_nb_trainable_parameters()
+        return int(trainable), int(total)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+def _tell_of_rows(session: Session, encoded: EncodedSets) -> None:
+    """Warns of rows that were cut or have nothing left to learn from: never silently."""
+    train = encoded.train
+    if train.cut:
+        session.emit(
+            "warning",
+            code="rows_cut",
+            message=f"{train.cut} rows are longer than {train.max_length} tokens and were cut there.",
+            remedy="Raise the maximum length to keep them whole.",
+        )
+    if train.dropped:
+        session.emit(
+            "warning",
+            code="rows_dropped",
+            message=f"{train.dropped} rows have no token to learn from and were left out.",
+            remedy="Check for empty answers, or raise the maximum length.",
+        )
+
+
+@contextmanager
+def _adapter_off(model: Any) -> Iterator[None]:
+    """The base model, as it was before the method changed it."""
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _saving(trainer: Trainer) -> Iterator[None]:
+    """Where the run is to end while a model is being measured, leaves a checkpoint of the step reached."""
+    try:
+        yield
+    except GraftError as stopped:
+        if stopped.code != "preempted" or checkpoint.is_saved(trainer.out / "checkpoints", trainer.progress.step):
+            raise
+        trainer.save()
+        raise GraftError("preempted", step=trainer.progress.step) from None
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """The rows that models are compared on."""
+
+    session: Session
+    rows: RowSets
+    encoded: EncodedSets
+    tokenizer: Any
+
+    @property
+    def records(self) -> list[Any]:
+        """Those of them that have a token to measure."""
+        encoded = self.encoded.of(self.rows.held_out_split)
+        return [self.rows.held_out[index] for index in encoded.indices]
+
+    def measure(self, forward: Forward, name: str, trainer: Trainer) -> dict[str, Any]:
+        """Evaluates a model, emits its `eval` and `sample` events under `name`, and returns the data of the `eval`."""
+        encoded = self.encoded.of(self.rows.held_out_split).rows
+        report = self.session.phase("evaluating", None, "rows")
+        forward.model.eval()
+
+        def loss_of() -> tuple[float, int, int]:
+            found = dataset_loss(forward, encoded, lambda done, _: report(done))
+            return found.loss_sum, found.tokens, found.correct
+
+        with torch.autocast(forward.device.split(":")[0], dtype=torch.bfloat16, enabled=forward.dtype == torch.bfloat16):
+            found = evaluate(
+                forward.model,
+                self.tokenizer,
+                self.records,
+                self.session.spec.evaluation,
+                loss_of=loss_of,
+                progress=lambda done, _: report(done),
+            )
+        samples = found.pop("samples")
+        step = trainer.progress.step
+        self.session.emit("eval", step=step, epoch=trainer.epoch, split=self.rows.held_out_split, model=name, **found)
+        for sample in samples:
+            self.session.emit("sample", step=step, model=name, **sample)
+        measured: dict[str, Any] = finite({"step": step, "epoch": trainer.epoch, "split": self.rows.held_out_split, "model": name, **found})
+        return measured
+
+
+def _export(session: Session, trainer: Trainer, held_out: _HeldOut) -> None:
+    """Leaves the artifacts; their logits are compared on held-out rows, on training rows where none were held out."""
+    spec, forward, encoded = session.spec, trainer.forward, held_out.encoded
+    forward.model.eval()
+    compared = encoded.of(held_out.rows.held_out_split).rows or encoded.train.rows
+    export_run(
+        ExportContext(
+            model=forward.model,
+            tokenizer=held_out.tokenizer,
+            spec=spec,
+            method=session.method,
+            settings=session.settings,
+            base_folder=Path(spec.model.path),
+            out=session.out,
+            results=trainer.progress.results,
+            precision=session.precision,
+            facts=_facts(spec, trainer, encoded),
+            held_out=[row.ids.tolist() for row in compared[:PARITY_ROWS]],
+            emit=session.emit,
+            reevaluate=lambda model, name: held_out.measure(forward.of(model), name, trainer),
+        )
+    )
+
+
+def _facts(spec: RunSpec, trainer: Trainer, encoded: EncodedSets) -> dict[str, Any]:
+    """What the model card says beside the spec."""
+    files = [name for name in (spec.data.train, spec.data.validation, spec.data.test) if name]
+    return {
+        "data": {Path(name).name: _sha256(Path(name)) for name in files},
+        "steps": trainer.progress.step,
+        "epochs": trainer.epoch,
+        "rows": len(encoded.train.rows),
+        "tokens": trainer.progress.tokens,
+        "seconds": round(trainer.progress.seconds, 1),
+        "precision": str(trainer.forward.dtype).removeprefix("torch."),
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_spec(spec: RunSpec, out: Path) -> None:
+    """Leaves the resolved spec beside the events."""
+    (out / "spec.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,114 @@
+"""What is checked on a few real rows before training, since some architectures go wrong without a word.
+
+Packed rows must not see each other and must give what each row gives alone (state-space and convolution layers leak, some position
+codes run on); our own head must give the model's own logits (some scale them). Where not, the plain way is taken, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jobs.data.encoding import Encoded
+from jobs.training import attention
+from jobs.training.batches import Batch
+from jobs.training.forward import Forward, base_model, head_of
+
+_ROWS = 3
+_TOKENS = 64
+# Largest difference from the plain way, as a share of the largest value: rounding of another order of sums, in the arithmetic's own type.
+_AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+_EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+def choose_forward(
+    model: Any, rows: Sequence[Encoded], *, dtype: torch.dtype, device: str, batching: str = "auto"
+) -> tuple[Forward, list[str]]:
+    """How this model is to be run, and what was found against the fast way (one sentence each).
+
+    `rows` are some rows of the data; `batching` is the spec's: `padded` keeps to it, `packed` and `auto` pack where it is exact.
+    """
+    attention.register()
+    was_training = model.training
+    model.eval()
+    try:
+        plain = Forward(model, dtype, device, packs=False, own_head=False)
+        sample = [_shortened(row) for row in sorted(rows, key=lambda row: len(row.ids))[-_ROWS:]]
+        reasons = []
+        packs = batching != "padded" and not (reason := _why_not_packed(plain, sample))
+        if batching != "padded" and not packs:
+            reasons.append(reason)
+        own_head = not (reason := _why_not_own_head(plain, sample))
+        if not own_head:
+            reasons.append(reason)
+    finally:
+        model.train(was_training)
+    return Forward(model, dtype, device, packs=packs, own_head=own_head), reasons
+
+
+def _shortened(row: Encoded) -> Encoded:
+    """The first tokens of a row, every one but the first a label, so that all hidden states are compared."""
+    ids = row.ids[:_TOKENS]
+    return Encoded(ids, np.arange(len(ids)) > 0)
+
+
+@torch.no_grad()
+def _hidden(forward: Forward, rows: Sequence[Encoded]) -> Tensor:
+    batch: Batch = forward.batch(rows)
+    with forward.running(batch):
+        return forward.hidden(batch).float()
+
+
+def _why_not_packed(plain: Forward, rows: Sequence[Encoded]) -> str:
+    """Empty where packing is exact."""
+    packed = Forward(plain.model, plain.dtype, plain.device, packs=True, own_head=False)
+    try:
+        together = _hidden(packed, rows)
+        poisoned = _hidden(packed, [_poisoned(rows[0], plain.model), *rows[1:]])
+    except (attention.Unpackable, KeyError, ValueError, NotImplementedError, AttributeError) as failure:
+        return f"Rows cannot be laid end to end in this architecture ({type(failure).__name__}: {failure})."
+    first = len(rows[0].ids) - 1
+    moved = float((together[first:] - poisoned[first:]).abs().max()) if len(rows) > 1 else 0.0
+    if moved > _tolerated_movement(plain, together):
+        return f"In this architecture rows laid end to end see each other (hidden states moved by {moved:.1e})."
+    alone = torch.cat([_hidden(plain, [row]) for row in rows])
+    if (apart := _difference(together, alone)) > _AGREEMENT[plain.dtype]:
+        return f"In this architecture rows laid end to end differ from rows alone (by {apart:.1e} of the largest value)."
+    return ""
+
+
+def _poisoned(row: Encoded, model: Any) -> Encoded:
+    """The row with every token replaced by its neighbour in the vocabulary."""
+    return Encoded((row.ids + 1) % model.get_input_embeddings().weight.shape[0], row.trained)
+
+
+def _tolerated_movement(plain: Forward, hidden: Tensor) -> float:
+    """None for a dense model: same shapes, same kernels, same sums. Experts get batches of other sizes, so their rounding may differ."""
+    config = plain.model.config
+    if not any(getattr(config, key, None) for key in _EXPERT_KEYS):
+        return 0.0
+    return 8 * torch.finfo(plain.dtype).eps * float(hidden.abs().max())
+
+
+@torch.no_grad()
+def _why_not_own_head(plain: Forward, rows: Sequence[Encoded]) -> str:
+    """Empty where the plain output layer on the last hidden state gives the model's own logits."""
+    layer = base_model(plain.model).get_output_embeddings()
+    if type(layer) is not nn.Linear:
+        return f"The output layer is of a kind of its own ({type(layer).__name__}); all logits are computed."
+    batch = plain.batch(rows)
+    with plain.running(batch):
+        wanted = plain.model_logits(batch)
+        own = head_of(plain.model).logits(plain.hidden(batch), plain.dtype)
+    if (apart := _difference(own, wanted)) > _AGREEMENT[plain.dtype] / 10:
+        return f"This model changes its logits after the output layer (by {apart:.1e} of the largest value); all logits are computed."
+    return ""
+
+
+def _difference(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference as a share of the largest value."""
+    return float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
