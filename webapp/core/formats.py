@@ -58,7 +58,7 @@ def format_duration(value: Any) -> str:
         return NONE
     if seconds < 9.95:
         return f"{seconds:.1f}{THIN}s"
-    whole = round(seconds)
+    whole = int(seconds + 0.5)
     for size, unit, small, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
             rest = whole % size // small

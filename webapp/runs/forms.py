@@ -1,0 +1,264 @@
+"""The form of a new run. Words live here; types, bounds and defaults are drawn from `jobs` (`runs.fields`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from django import forms
+from django.db.models import Q
+from django.forms import BoundField
+from django.utils.translation import gettext_lazy as _
+
+from jobs.errors import UserError
+from jobs.methods.entry import Method
+from jobs.methods.registry import all_methods
+from jobs.spec import DataSpec, EvaluationSpec, ExportSpec, RunSpec, TrainingSpec
+from webapp.accounts.models import Team
+from webapp.catalog.models import BaseModel
+from webapp.datasets.models import DatasetVersion
+from webapp.runs.fields import setting_field, setting_name, spec_field
+from webapp.runs.models import Run, Worker
+
+
+class Words(NamedTuple):
+    """How one field of the spec is shown: the section of the form it stands in, its label, its help."""
+
+    spec: type[Any]
+    path: str
+    section: str
+    label: Any
+    help: Any
+    choices: dict[str, Any] = {}
+
+
+FIELDS = (
+    Words(
+        TrainingSpec, "training.epochs", "training", _("Epochs"),
+        _("How often each row is seen. 1 to 3 is usual; 1 from about 50,000 rows on. Part epochs such as 0.5 are allowed."),
+    ),
+    Words(
+        TrainingSpec, "training.learning_rate", "training", _("Learning rate"),
+        _("The size of a step. Empty: the method's own default; a low-rank adapter wants about ten times that of full fine-tuning."),
+    ),
+    Words(
+        TrainingSpec, "training.micro_batch", "training", _("Micro-batch"),
+        _("Rows in memory at once. Halve it when memory runs out, and double the accumulation to keep the result."),
+    ),
+    Words(
+        TrainingSpec, "training.gradient_accumulation", "training", _("Gradient accumulation"),
+        _("Micro-batches summed into one step. Micro-batch × accumulation is the effective batch; 16 is usual."),
+    ),
+    Words(
+        TrainingSpec, "training.schedule", "training", _("Schedule"),
+        _("How the learning rate moves after the warm-up."),
+        {"cosine": _("Cosine, down to zero"), "linear": _("Linear, down to zero"), "constant": _("Constant")},
+    ),
+    Words(
+        TrainingSpec, "training.warmup_share", "training", _("Warm-up"),
+        _("Share of all steps in which the rate rises from zero: 0.03 is three per cent. 0 to 0.1 is usual."),
+    ),
+    Words(
+        TrainingSpec, "training.max_length", "training", _("Maximum length"),
+        _("In tokens; longer rows are cut. Empty: taken from the data, up to what the model can read."),
+    ),
+    Words(
+        TrainingSpec, "training.precision", "training", _("Precision"),
+        _("Of the frozen weights and the arithmetic."),
+        {"auto": _("Automatic: what the device does best"), "bfloat16": "bfloat16", "float32": "float32"},
+    ),
+    Words(
+        DataSpec, "data.validation_share", "data", _("Validation share"),
+        _("Share of the training rows set aside to measure the loss on, where the dataset has no validation rows of its own."),
+    ),
+    Words(
+        EvaluationSpec, "evaluation.generate", "evaluation", _("Compare answers of base and tuned model"),
+        _("At the end both models answer held-out rows; exact matches are counted. Without it only the losses are compared."),
+    ),
+    Words(EvaluationSpec, "evaluation.rows", "evaluation", _("Rows to answer"), _("At most so many held-out rows, for each model.")),
+    Words(
+        EvaluationSpec, "evaluation.max_new_tokens", "evaluation", _("Longest answer"),
+        _("In tokens. As long as your longest expected answer; shorter is faster."),
+    ),
+    Words(EvaluationSpec, "evaluation.samples", "evaluation", _("Samples to show"), _("Answers shown side by side on the run's page.")),
+    Words(
+        ExportSpec, "export.merge", "export", _("Merged model"),
+        _("The adapter is always kept. A merged model loads without PEFT and is measured again where its weights differ."),
+        {
+            "original": _("Into the original 16-bit weights: the usual choice, re-evaluated"),
+            "dequantised": _("Into the dequantised 4-bit weights: faithful to what was trained (QLoRA)"),
+            "both": _("Both"),
+            "none": _("None: the adapter alone"),
+        },
+    ),
+    Words(
+        TrainingSpec, "training.loss_on", "advanced", _("Learn from"),
+        _("The answers, or every token of a row (for plain text)."),
+        {"completion": _("The answers only"), "all": _("Every token")},
+    ),
+    Words(
+        TrainingSpec, "training.batching", "advanced", _("Batching"),
+        _("Packed puts several short rows into one sequence without letting them see each other; it wastes no memory on padding."),
+        {"auto": _("Automatic"), "packed": _("Packed"), "padded": _("Padded")},
+    ),
+    Words(TrainingSpec, "training.weight_decay", "advanced", _("Weight decay"), _("Pull of the trained weights towards zero. 0 to 0.1.")),
+    Words(TrainingSpec, "training.clip_norm", "advanced", _("Gradient clipping"), _("Largest norm of the gradient; 0 switches it off.")),
+    Words(TrainingSpec, "training.max_steps", "advanced", _("Maximum steps"), _("Ends the training early. Empty: all epochs.")),
+    Words(
+        TrainingSpec, "training.evaluate_every_steps", "advanced", _("Validate every … steps"), _("Empty: chosen from the steps."),
+    ),
+    Words(
+        TrainingSpec, "training.checkpoint_every_steps", "advanced", _("Checkpoint every … steps"),
+        _("What a pause or a fault can lose at most. Empty: chosen from the steps."),
+    ),
+    Words(
+        TrainingSpec, "training.gradient_checkpointing", "advanced", _("Recompute activations"),
+        _("Gradient checkpointing: much less memory, about a third slower."),
+    ),
+    Words(RunSpec, "seed", "advanced", _("Seed"), _("The same data, settings and seed give the same loss curve.")),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """A method as the form shows it: its entry, its settings as bound fields, and why no known worker can run it ("" if one can)."""
+
+    method: Method
+    fields: list[BoundField]
+    chosen: bool
+    obstacle: str
+
+
+class RunForm(forms.Form):
+    """A new run of `team`. `parameters()` of a valid form are the keyword arguments of `services.create.create_run`."""
+
+    name = forms.CharField(
+        label=_("Name"), max_length=120, required=False, help_text=_("Empty: made of the dataset and the method.")
+    )  # fmt: skip
+    dataset_version = forms.ModelChoiceField(
+        DatasetVersion.objects.none(), label=_("Dataset"), empty_label=None,
+        help_text=_("Versions that passed validation; a version never changes."),
+    )  # fmt: skip
+    base_model = forms.ModelChoiceField(
+        BaseModel.objects.none(), label=_("Base model"), empty_label=None, help_text=_("The model that the training starts from."),
+    )  # fmt: skip
+    method = forms.ChoiceField(label=_("Method"), widget=forms.RadioSelect)
+
+    def __init__(self, team: Team, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.team = team
+        self.methods = {method.id: method for method in all_methods()}
+        self.workers = list(Worker.objects.order_by("name"))
+        versions = DatasetVersion.objects.filter(dataset__team=team, state=DatasetVersion.State.READY)
+        models = BaseModel.objects.filter(Q(team=team) | Q(team=None), state=BaseModel.State.READY)
+        self._choose("dataset_version", versions.select_related("dataset").order_by("-created_at"))
+        self._choose("base_model", models.order_by("created_at"))
+        method = self.fields["method"]
+        assert isinstance(method, forms.ChoiceField)  # noqa: S101 - for the type checker
+        method.choices = [(each.id, each.name) for each in self.methods.values()]
+        method.initial = "lora"
+        for words in FIELDS:
+            self.fields[words.path.replace(".", "_")] = spec_field(
+                words.spec, words.path.rsplit(".", 1)[-1], label=words.label, help_text=words.help, choices=words.choices
+            )
+        for each in self.methods.values():
+            for setting in each.settings:
+                self.fields[setting_name(each, setting)] = setting_field(setting)
+
+    def _choose(self, name: str, rows: Any) -> None:
+        field = self.fields[name]
+        assert isinstance(field, forms.ModelChoiceField)  # noqa: S101 - for the type checker
+        field.queryset = rows
+
+    # -- what the template draws ---------------------------------------------------------------------------------------
+
+    def section(self, name: str) -> list[BoundField]:
+        """The fields of one section, in order."""
+        return [self[words.path.replace(".", "_")] for words in FIELDS if words.section == name]
+
+    @property
+    def sections(self) -> dict[str, list[BoundField]]:
+        """All sections by name."""
+        return {name: self.section(name) for name in ("data", "training", "evaluation", "export", "advanced")}
+
+    @property
+    def advanced_open(self) -> bool:
+        """Whether a folded field has an error, so that it must not stay folded."""
+        return any(field.errors for field in self.section("advanced"))
+
+    def cards(self) -> list[MethodCard]:
+        """The methods to choose from."""
+        chosen = self["method"].value()
+        return [
+            MethodCard(
+                method=method,
+                fields=[self[setting_name(method, setting)] for setting in method.settings],
+                chosen=method.id == chosen,
+                obstacle=self._obstacle(method),
+            )
+            for method in self.methods.values()
+        ]
+
+    def _obstacle(self, method: Method) -> str:
+        kinds = {worker.device.get("kind", "") for worker in self.workers}
+        if not kinds or kinds & set(method.capabilities.devices):
+            return ""
+        return str(_("No worker of this site can run it: it needs %(devices)s.")) % {"devices": ", ".join(method.capabilities.devices)}
+
+    # -- what the service takes ----------------------------------------------------------------------------------------
+
+    def clean(self) -> dict[str, Any]:
+        """Drops what was typed for methods that were not chosen, faults included."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        for method in self.methods.values():
+            for setting in method.settings if method.id != cleaned.get("method") else ():
+                cleaned.pop(setting_name(method, setting), None)
+                self.errors.pop(setting_name(method, setting), None)
+        return cleaned
+
+    def parameters(self) -> dict[str, Any]:
+        """The keyword arguments of `create_run` besides team and user."""
+        data = self.cleaned_data
+        method = self.methods[data["method"]]
+        groups: dict[str, dict[str, Any]] = {"training": {}, "evaluation": {}, "export": {}}
+        for words in FIELDS:
+            group, _dot, name = words.path.partition(".")
+            if group in groups:
+                groups[group][name] = data[words.path.replace(".", "_")]
+        given = {setting.name: data.get(setting_name(method, setting)) for setting in method.settings}
+        return {
+            "name": data["name"] or f"{data['dataset_version'].dataset.name}-{method.id}",
+            "dataset_version": data["dataset_version"],
+            "base_model": data["base_model"],
+            "method": method.id,
+            "settings": {name: value for name, value in given.items() if value not in (None, "")},
+            "seed": data["seed"],
+            "validation_share": data["data_validation_share"],
+            **groups,
+        }
+
+    def refuse(self, error: UserError) -> None:
+        """Shows an error of the service at the field that it names, or above the form."""
+        words = f"{error.message} {error.remedy}"
+        self.add_error(self._field_of(str(error.where.get("field", ""))), words)
+
+    def _field_of(self, place: str) -> str | None:
+        method = self.cleaned_data.get("method", "")
+        parts = place.split(".")
+        names = ["_".join(parts[:2]), parts[0], f"settings_{method}_{parts[-1]}"]
+        return next((name for name in names if name in self.fields), None)
+
+
+def initial_of(run: Run) -> dict[str, Any]:
+    """The form's values that would make the same run again."""
+    spec = RunSpec.from_json(run.spec)
+    body = spec.to_json()
+    values: dict[str, Any] = {
+        "name": run.name, "dataset_version": run.dataset_version_id, "base_model": run.base_model_id, "method": run.method,
+    }  # fmt: skip
+    for words in FIELDS:
+        group, _dot, name = words.path.partition(".")
+        values[words.path.replace(".", "_")] = body[group][name] if name else body[group]
+    for name, value in spec.method.settings.items():
+        values[f"settings_{run.method}_{name}"] = value
+    return values

@@ -1,0 +1,264 @@
+"""What the page of one run shows besides its charts, read from the run and its archive: header, evaluation, samples, log, artifacts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils.timezone import now
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from jobs.methods.registry import METHODS, get_method
+from webapp.core import formats
+from webapp.runs.listing import accuracy, seconds_of
+from webapp.runs.models import Artifact, Record, Run
+from webapp.runs.services.status import actions, position
+from webapp.runs.states import State
+
+LOG_LINES = 400
+MODELS = {
+    "base": gettext_lazy("Base model"),
+    "tuned": gettext_lazy("Tuned (what was trained)"),
+    "merged": gettext_lazy("Merged into the 16-bit weights"),
+    "dequantised": gettext_lazy("Merged into the dequantised weights"),
+}
+SHARES = ("token_accuracy", "exact_match", "label_accuracy")
+MEASURES = {
+    "loss": gettext_lazy("Loss"),
+    "perplexity": gettext_lazy("Perplexity"),
+    "token_accuracy": gettext_lazy("Token accuracy"),
+    "exact_match": gettext_lazy("Exact match"),
+    "label_accuracy": gettext_lazy("Label accuracy"),
+}
+PHASES = {
+    "downloading": gettext_lazy("Downloading the base model"),
+    "loading": gettext_lazy("Loading the base model"),
+    "tokenizing": gettext_lazy("Tokenizing the rows"),
+    "training": gettext_lazy("Training"),
+    "evaluating": gettext_lazy("Evaluating"),
+    "merging": gettext_lazy("Merging"),
+    "saving": gettext_lazy("Saving"),
+}
+WISHES = {"pause": gettext_lazy("pausing: a checkpoint is being written"), "cancel": gettext_lazy("cancelling")}
+FACTS = {
+    "merge_into": gettext_lazy("Merged into"),
+    "merge_max_difference": gettext_lazy("Largest difference of a logit, exported against trained"),
+    "mean_kl": gettext_lazy("Mean KL divergence, exported against trained"),
+    "top1_agreement": gettext_lazy("Same likeliest token"),
+    "compared_rows": gettext_lazy("Rows compared"),
+    "compared_positions": gettext_lazy("Positions compared"),
+    "dtype": gettext_lazy("Number type"),
+    **MEASURES,
+}
+BASES = {"original": gettext_lazy("the original 16-bit weights"), "dequantised": gettext_lazy("the dequantised 4-bit weights")}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The bar of the header: its words, its share (None: unknown, the bar moves by itself) and the time that is left."""
+
+    words: str
+    value: float | None
+    eta_seconds: float | None
+    shown: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's results on the held-out rows: the `eval` event's data, and its values as words in the order of the columns."""
+
+    label: str
+    values: list[str]
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the log: when (seconds since the epoch), what, and whether it is a warning or an error."""
+
+    at: float
+    words: str
+    look: str
+
+
+def header(run: Run) -> dict[str, Any]:
+    """State, progress and figures of a run: what its summary and its plan say."""
+    summary = run.summary
+    plan, evals = summary.get("plan") or {}, summary.get("evals") or {}
+    test, total = evals.get("test") or {}, plan.get("total_parameters")
+    return {
+        "can": actions(run),
+        "wish": WISHES.get(run.desired, "") if run.is_active else "",
+        "plan": plan,
+        "latest": summary.get("latest") or {},
+        "validation": evals.get("validation") or {},
+        "progress": progress(run),
+        "memory": _memory((summary.get("latest") or {}).get("memory") or {}),
+        "method": get_method(run.method) if run.method in METHODS else None,
+        "trainable_share": plan["trainable_parameters"] / total if total and plan.get("trainable_parameters") else None,
+        "accuracies": (accuracy(test.get("base")), accuracy(test.get("tuned"))),
+        "seconds": seconds_of(run, now()),
+        "gpu": (plan.get("device") or {}).get("kind") == "cuda",
+        "where": _place(run),
+    }
+
+
+def progress(run: Run) -> Progress:
+    """How far the run is: steps while it trains, else the progress of its phase."""
+    thin = formats.format_number
+    steps = _("step %(step)s / %(total)s") % {"step": thin(run.last_step), "total": thin(run.total_steps)} if run.total_steps else ""
+    share = run.last_step / run.total_steps if run.total_steps else 0.0
+    phase = run.summary.get("phase") or {}
+    if not run.is_active:
+        place = _("place %(place)s in the queue") % {"place": position(run)} if run.state == State.QUEUED else ""
+        return Progress(", ".join(filter(None, (steps, place))), share, None, shown=bool(steps))
+    if phase.get("name") in (None, "training"):
+        return Progress(
+            steps or str(PHASES["loading"]), share if steps else None, (run.summary.get("latest") or {}).get("eta_seconds"), True
+        )
+    words = str(PHASES.get(phase["name"], phase["name"]))
+    if not phase.get("total"):
+        return Progress(words, None, None, shown=True)
+    done, of = phase.get("done") or 0, phase["total"]
+    figure = formats.format_bytes if phase.get("unit") == "bytes" else thin
+    unit = "" if phase.get("unit") == "bytes" else f" {phase.get('unit') or ''}"
+    return Progress(f"{words}: {figure(done)} / {figure(of)}{unit}", done / of, None, shown=True)
+
+
+def _memory(memory: dict[str, Any]) -> dict[str, Any]:
+    """`used` and `total` bytes: the device's on CUDA, the resident set on CPU (where the machine's total says little)."""
+    if "resident_bytes" in memory:
+        return {"used": memory["resident_bytes"], "total": None}
+    used = memory.get("device_used_bytes")
+    return {"used": used if used is not None else memory.get("reserved_bytes"), "total": memory.get("device_total_bytes")}
+
+
+def _place(run: Run) -> dict[str, Any]:
+    """Where it failed, in the user's own terms (file, line, column, field), as the last `finished` event says."""
+    if run.state != State.FAILED:
+        return {}
+    last = run.records.filter(kind="finished").order_by("-attempt", "-seq").values_list("data", flat=True).first()
+    return (last or {}).get("where") or {}
+
+
+def evaluation(run: Run) -> dict[str, Any]:
+    """The final results by model (base first), on the test rows, else on the validation rows; only measures that some model has."""
+    by_split: dict[str, dict[str, dict[str, Any]]] = {}
+    for data in _data(run, "eval"):
+        by_split.setdefault(data.get("split", ""), {})[data.get("model", "")] = data
+    # Validation during the training measures the tuned model alone; a comparison has the base beside it.
+    split = next((name for name in ("test", "validation") if "base" in by_split.get(name, {})), "")
+    found = by_split.get(split, {})
+    columns = [name for name in MEASURES if any(data.get(name) is not None for data in found.values())]
+    results = [
+        Measured(str(label), [_measure(name, found[model].get(name)) for name in columns], found[model])
+        for model, label in MODELS.items()
+        if model in found
+    ]
+    return {"results": results, "columns": [MEASURES[name] for name in columns], "split": split}
+
+
+def _measure(name: str, value: Any) -> str:
+    return formats.format_percent(value) if name in SHARES else formats.format_number(value, 3)
+
+
+def samples(run: Run) -> dict[str, Any]:
+    """The same prompts answered by each model, base first; of several answers of a model the last counts."""
+    prompts: dict[int, dict[str, Any]] = {}
+    for data in _data(run, "sample"):
+        entry = prompts.setdefault(int(data["index"]), {"prompt": data.get("prompt"), "expected": data.get("expected"), "by_model": {}})
+        entry["by_model"][data["model"]] = data
+    ordered = [prompts[index] for index in sorted(prompts)]
+    for entry in ordered:
+        entry["answers"] = [{**entry["by_model"][model], "label": label} for model, label in MODELS.items() if model in entry["by_model"]]
+    return {"samples": ordered}
+
+
+def log(run: Run) -> dict[str, Any]:
+    """The last lines of the log, oldest first, with warnings, checkpoints and the phases between them."""
+    newest = run.records.filter(kind__in=("log", "warning", "phase", "checkpoint", "finished")).order_by("-attempt", "-seq")
+    records = list(reversed(newest[: LOG_LINES * 4]))
+    # A phase reports its progress many times over; in the log it begins once.
+    begun = [
+        record
+        for before, record in zip([None, *records], records, strict=False)
+        if record.kind != "phase" or before is None or before.kind != "phase" or before.data["name"] != record.data["name"]
+    ]
+    return {"lines": [_line(record) for record in begun[-LOG_LINES:]]}
+
+
+def _line(record: Record) -> Line:
+    data = record.data
+    match record.kind:
+        case "phase":
+            return Line(record.at, str(PHASES.get(data["name"], data["name"])), "")
+        case "checkpoint":
+            words = _("Checkpoint of step %(step)s, %(size)s") % {"step": data["step"], "size": formats.format_bytes(data.get("bytes"))}
+            return Line(record.at, words, "")
+        case "warning":
+            return Line(record.at, f"{data.get('message', '')} {data.get('remedy', '')}".strip(), "warn")
+        case "finished":
+            failed = data.get("outcome") == "failed"
+            words = _("Finished: %(outcome)s. %(message)s") % {"outcome": data.get("outcome"), "message": data.get("message") or ""}
+            return Line(record.at, words.strip(), "err" if failed else "")
+    looks = {"warning": "warn", "error": "err"}
+    return Line(record.at, str(data.get("message", "")), looks.get(str(data.get("level", "")).lower(), ""))
+
+
+def artifacts(run: Run) -> dict[str, Any]:
+    """What the run left for download, with the facts of each; success publishes one attempt's set."""
+    return {"artifacts": [{"row": artifact, "facts": _facts(artifact)} for artifact in run.artifacts.all()]}
+
+
+def _facts(artifact: Artifact) -> list[tuple[str, str]]:
+    """The `details` of the `artifact` event that a page can name, as name and value."""
+    details = {name: value for name, value in artifact.details.items() if value is not None}
+    return [(str(label), _fact(name, details[name])) for name, label in FACTS.items() if name in details]
+
+
+def _fact(name: str, value: Any) -> str:
+    if name == "merge_into":
+        return str(BASES.get(value, value))
+    if name in MEASURES:
+        return _measure(name, value)
+    if name == "top1_agreement":
+        return formats.format_percent(value, 2)
+    return formats.format_rate(value) if name in ("merge_max_difference", "mean_kl") else str(value)
+
+
+def history(run: Run) -> dict[str, Any]:
+    """Every change of state, with who made it."""
+    return {"history": list(run.history.all())}
+
+
+def configuration(run: Run) -> dict[str, Any]:
+    """The spec as JSON, and the command that runs it without the web application."""
+    return {
+        "spec_json": json.dumps(run.spec, indent=2, ensure_ascii=False),
+        "command": "python -m jobs train spec.json --out OUT",
+    }
+
+
+PARTS = {
+    "header": header, "evaluation": evaluation, "samples": samples, "log": log, "artifacts": artifacts, "history": history,
+}  # fmt: skip
+
+
+def part(run: Run, name: str) -> dict[str, Any]:
+    """The context of one part of the page. Raises `KeyError` for a part that is not there."""
+    return {"run": run, **PARTS[name](run)}
+
+
+def whole(run: Run) -> dict[str, Any]:
+    """The context of the whole page."""
+    context: dict[str, Any] = {"run": run, **configuration(run)}
+    for build in PARTS.values():
+        context.update(build(run))
+    return context
+
+
+def _data(run: Run, kind: str) -> list[dict[str, Any]]:
+    """The data of every record of a kind, in the order of the attempts."""
+    return list(run.records.filter(kind=kind).order_by("attempt", "seq").values_list("data", flat=True))

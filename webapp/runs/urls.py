@@ -1,0 +1,22 @@
+"""Routes of runs: the list, the form, the page of one run with its parts, and what can be asked of it."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from webapp.runs import views
+
+app_name = "runs"
+
+urlpatterns = [
+    path("t/<slug:slug>/runs/", views.run_list, name="list"),
+    path("t/<slug:slug>/runs/new/", views.new_run, name="new"),
+    path("runs/<uuid:run_id>/", views.detail, name="detail"),
+    path("runs/<uuid:run_id>/parts/<slug:name>/", views.part, name="part"),
+    path("runs/<uuid:run_id>/series/", views.series, name="series"),
+    path("runs/<uuid:run_id>/pause/", views.pause, name="pause"),
+    path("runs/<uuid:run_id>/resume/", views.resume, name="resume"),
+    path("runs/<uuid:run_id>/cancel/", views.cancel, name="cancel"),
+    path("runs/<uuid:run_id>/retry/", views.retry, name="retry"),
+    path("runs/<uuid:run_id>/delete/", views.delete, name="delete"),
+]

@@ -1,0 +1,150 @@
+"""Pages of runs: the list, the form, one run with its parts, and what can be asked of it. Every view enters through the access door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from jobs.errors import UserError
+from webapp.accounts.access import enter, get_team, signed_in
+from webapp.accounts.models import Team
+from webapp.runs import page
+from webapp.runs.access import get_run
+from webapp.runs.forms import RunForm, initial_of
+from webapp.runs.listing import listing
+from webapp.runs.models import Run
+from webapp.runs.services import cancel as cancelling
+from webapp.runs.services import delete as deleting
+from webapp.runs.services import pause as pausing
+from webapp.runs.services import resume as resuming
+from webapp.runs.services import retry as retrying
+from webapp.runs.services.create import create_run
+
+SERIES = ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "memory")
+
+
+@require_GET
+def run_list(request: HttpRequest, slug: str) -> HttpResponse:
+    """The team's runs with the fleet; the table alone where htmx asks for it."""
+    team = get_team(request.user, slug)
+    enter(request, team)
+    template = "runs/_table.html" if request.headers.get("HX-Request") else "runs/list.html"
+    return render(request, template, {"listing": listing(team, request.GET)})
+
+
+@require_http_methods(["GET", "POST"])
+def new_run(request: HttpRequest, slug: str) -> HttpResponse:
+    """The form of a new run. `?dataset=` chooses a version, `?base=` a model, `?clone=` repeats a run of the same team."""
+    team = get_team(request.user, slug, "launch")
+    enter(request, team)
+    form = RunForm(team, request.POST) if request.method == "POST" else RunForm(team, initial=_presets(request, team))
+    if form.is_valid():
+        try:
+            return redirect("runs:detail", create_run(team=team, user=signed_in(request), **form.parameters()).id)
+        except UserError as error:
+            form.refuse(error)
+    return render(request, "runs/new.html", {"form": form, "cards": form.cards()}, status=422 if form.errors else 200)
+
+
+def _presets(request: HttpRequest, team: Team) -> dict[str, Any]:
+    if clone := request.GET.get("clone"):
+        try:
+            run = get_run(request.user, UUID(clone), "view")
+        except ValueError:
+            raise Http404 from None
+        if run.team_id != team.id:
+            raise Http404
+        return initial_of(run)
+    chosen = {"dataset_version": request.GET.get("dataset"), "base_model": request.GET.get("base"), "method": request.GET.get("method")}
+    return {name: value for name, value in chosen.items() if value}
+
+
+@require_GET
+def detail(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """The page of a run."""
+    run = get_run(request.user, run_id, "view")
+    enter(request, run.team)
+    return render(request, "runs/detail.html", page.whole(run))
+
+
+@require_GET
+def part(request: HttpRequest, run_id: UUID, name: str) -> HttpResponse:
+    """One part of the page alone, as the page itself renders it."""
+    run = get_run(request.user, run_id, "view")
+    enter(request, run.team)
+    if name not in page.PARTS:
+        raise Http404
+    return render(request, f"runs/_{name}.html", page.part(run, name))
+
+
+@require_GET
+def series(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """The charts' first data as JSON; `start` and `end` (of x) narrow it, `buckets` says how fine."""
+    run = get_run(request.user, run_id, "view")
+    try:
+        start, end = (float(text) if (text := request.GET.get(name)) else None for name in ("start", "end"))
+        buckets = min(4000, max(10, int(request.GET.get("buckets", "1200"))))
+    except ValueError:
+        return JsonResponse({"error": _("start, end and buckets are numbers")}, status=400)
+    x = request.GET.get("x", "step")
+    if x not in ("step", "epoch", "tokens", "seconds"):
+        return JsonResponse({"error": _("x is step, epoch, tokens or seconds")}, status=400)
+    from webapp.runs.services.series import series as series_of
+
+    return JsonResponse(series_of(run, SERIES, x=x, start=start, end=end, buckets=buckets))
+
+
+@require_POST
+def pause(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """Asks for a checkpoint and an end that can be resumed."""
+    return _act(request, run_id, pausing.pause)
+
+
+@require_POST
+def resume(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """Queues a paused run again."""
+    return _act(request, run_id, resuming.resume)
+
+
+@require_POST
+def cancel(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """Ends the run."""
+    return _act(request, run_id, cancelling.cancel)
+
+
+@require_POST
+def retry(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """A new attempt of a failed or cancelled run, from its last checkpoint."""
+    return _act(request, run_id, retrying.retry)
+
+
+def _act(request: HttpRequest, run_id: UUID, action: Callable[..., Run]) -> HttpResponse:
+    run = get_run(request.user, run_id, "control")
+    try:
+        action(run, actor=signed_in(request).username)
+    except UserError as error:
+        messages.error(request, f"{error.message} {error.remedy}")
+    return redirect("runs:detail", run.id)
+
+
+@require_POST
+def delete(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """Deletes a run that has ended, its records and its files; the name must be typed to confirm."""
+    run = get_run(request.user, run_id, "manage")
+    if request.POST.get("confirm", "").strip() != run.name:
+        messages.error(request, _("Nothing was deleted: the name that you typed is not the run's name."))
+        return redirect("runs:detail", run.id)
+    try:
+        deleting.delete(run)
+    except UserError as error:
+        messages.error(request, f"{error.message} {error.remedy}")
+        return redirect("runs:detail", run.id)
+    messages.success(request, _("The run %(name)s was deleted.") % {"name": run.name})
+    return redirect("runs:list", run.team.slug)
