@@ -67,8 +67,10 @@ def mapping_from_json(body: Any) -> Mapping | None:
         raise UserError("mapping_invalid", reason=f"'{field}': {first['msg'].lower()}", where={"field": f"mapping.{field}"}) from None
 
 
-def check_mapping(mapping: Mapping, columns: Sequence[str]) -> None:
-    """Raises `UserError("mapping_invalid")` where the mapping lacks a field, has one too many, or names a column that is not there."""
+def check_mapping(mapping: Mapping, columns: Sequence[str], *, optional: bool = True) -> None:
+    """Raises `UserError("mapping_invalid")` where the mapping lacks a field, has one too many, or names a column that is not there
+    (with `optional` false, only the columns of the fields that the layout needs are looked for).
+    """
     needed, allowed = FIELDS[mapping.format]
 
     def refuse(reason: str, field: str) -> None:
@@ -80,7 +82,7 @@ def check_mapping(mapping: Mapping, columns: Sequence[str]) -> None:
     for field, column in mapping.columns.items():
         if field not in (*needed, *allowed):
             refuse(f"the layout {mapping.format} has no field '{field}'", field)
-        if column and field not in KEYS_WITHIN and column not in columns:
+        if column and field not in KEYS_WITHIN and column not in columns and (optional or field in needed):
             refuse(f"there is no column '{column}'; the file has {', '.join(columns[:20]) or 'none'}", field)
     if mapping.format == "text" and mapping.instruction:
         raise UserError("mapping_invalid", reason="plain text takes no instruction", where={"field": "mapping.instruction"})

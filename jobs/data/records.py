@@ -14,11 +14,14 @@ from jobs.errors import GraftError
 from jobs.spec import Mapping
 
 
-def mapping_for(source: Source, mapping: Mapping | None) -> Mapping:
-    """The mapping to read `source` by: the one given, checked, or the one recognised from its first rows. Raises `UserError`."""
+def mapping_for(source: Source, mapping: Mapping | None, *, optional: bool = True) -> Mapping:
+    """The mapping to read `source` by: the one given, checked, or the one recognised from its first rows. Raises `UserError`.
+
+    `optional`: the columns of fields that a layout may lack must be there too, as in the file that the mapping was made for.
+    """
     try:
         if mapping is not None:
-            check_mapping(mapping, source.columns)
+            check_mapping(mapping, source.columns, optional=optional)
             return mapping
         rows = [item.value for item in islice(source, HEAD_ROWS) if isinstance(item, Row)]
         return recognise(source.columns, rows)
@@ -33,7 +36,7 @@ def read_records(path: Path, mapping: Mapping | None, *, skip_bad_rows: bool = F
     Raises `UserError` where the file or the mapping cannot be used and, unless `skip_bad_rows`, at the first bad row, with its line.
     """
     source = open_rows(path)
-    mapping = mapping_for(source, mapping)
+    mapping = mapping_for(source, mapping, optional=False)
     for item in source:
         record = to_record(item, mapping) if isinstance(item, Row) else item
         if not isinstance(record, Problem):

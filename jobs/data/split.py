@@ -16,14 +16,20 @@ def split_indices(count: int, share: float, seed: int, *, salt: str = "validatio
     """
     import numpy as np
 
-    held = 0 if share <= 0 or count < 2 else min(count - 1, max(1, round(count * share)))
-    if held == 0:
-        return list(range(count)), []
-    hashes = _hashes(count, seed, salt)
-    # A stable sort settles a tie by the index.
-    chosen = np.zeros(count, dtype=bool)
-    chosen[np.argsort(hashes, kind="stable")[:held]] = True
+    chosen = held_out(count, share, seed, salt=salt)
     return np.flatnonzero(~chosen).tolist(), np.flatnonzero(chosen).tolist()
+
+
+def held_out(count: int, share: float, seed: int, *, salt: str) -> Any:
+    """The same as `bool [count]`, for files too long for lists: True where the row is held out."""
+    import numpy as np
+
+    chosen = np.zeros(count, dtype=np.bool_)
+    if share > 0 and count >= 2:
+        held = min(count - 1, max(1, round(count * share)))
+        # A stable sort settles a tie by the index.
+        chosen[np.argsort(_hashes(count, seed, salt), kind="stable")[:held]] = True
+    return chosen
 
 
 def _hashes(count: int, seed: int, salt: str) -> Any:

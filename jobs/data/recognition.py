@@ -1,0 +1,79 @@
+"""What a person sees of a file before the mapping is settled: `sniff` (what it is) and `preview` (what its rows become)."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jobs.data.convert import parts, record_warnings, to_record
+from jobs.data.formats import detect, mapping_to_json
+from jobs.data.records import mapping_for
+from jobs.data.rows import Limits, Problem, Row, kind_of
+from jobs.data.sources import HEAD_ROWS, open_rows
+from jobs.spec import Mapping
+
+SAMPLE_ROWS = 5
+SHOWN_CHARACTERS = 4000
+SHOWN_ITEMS = 50
+
+
+def sniff(path: Path, *, suffix: str = "", limits: Limits | None = None) -> dict[str, Any]:
+    """What a file is: `facts`, file-wide `warnings`, the layouts that fit (`suggestions`, likeliest first), first rows (`sample`) and
+    the `problems` among the first 50. Raises `UserError` where the file as a whole cannot be used.
+    """
+    source = open_rows(path, limits, suffix=suffix)
+    head = list(islice(source, HEAD_ROWS))
+    rows = [item for item in head if isinstance(item, Row)]
+    return {
+        "facts": source.facts(),
+        "warnings": [warning.to_json() for warning in source.warnings],
+        "rows_seen": len(head),
+        "sample": [{"line": row.line, "value": _shown(row.value)} for row in rows[:SAMPLE_ROWS]],
+        "problems": [item.to_json() for item in head if isinstance(item, Problem)],
+        "suggestions": [suggestion.to_json() for suggestion in detect(source.columns, [row.value for row in rows])],
+    }
+
+
+def preview(
+    path: Path, mapping: Mapping | None, *, rows: int = SAMPLE_ROWS, skip: int = 0, suffix: str = "", limits: Limits | None = None
+) -> dict[str, Any]:
+    """Rows `skip` to `skip + rows` as they will be trained on: `parts` (role, content, trained) or the `problem` of each.
+
+    `end` says that the file has no more rows. Raises `UserError` where the file or the mapping cannot be used.
+    """
+    source = open_rows(path, limits, suffix=suffix)
+    mapping = mapping_for(source, mapping)
+    items = list(islice(source, skip, skip + rows + 1))
+    shown = []
+    for item in items[:rows]:
+        record = to_record(item, mapping) if isinstance(item, Row) else item
+        if isinstance(record, Problem):
+            shown.append({"line": item.line, "problem": record.to_json()})
+            continue
+        warnings = record_warnings(record, item) if isinstance(item, Row) else []
+        shown.append(
+            {
+                "line": item.line,
+                "parts": [part | {"content": _cut(part["content"])} for part in parts(record)],
+                "label": record.get("label"),
+                "warnings": [warning.to_json() for warning in warnings],
+            }
+        )
+    return {"mapping": mapping_to_json(mapping), "numbers_count": source.unit, "rows": shown, "end": len(items) <= rows}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text):,} characters)"
+
+
+def _shown(value: Any) -> Any:
+    """A value small enough for a page, and free of what JSON cannot hold."""
+    if isinstance(value, str):
+        # Zero characters and broken bytes are shown, not sent: databases and browsers choke on them.
+        return _cut(value).replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_shown(str(key)): _shown(item) for key, item in islice(value.items(), 200)}
+    if isinstance(value, list):
+        return [_shown(item) for item in value[:SHOWN_ITEMS]]
+    return value if value is None or isinstance(value, bool | int | float) else f"({kind_of(value)})"
