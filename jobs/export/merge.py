@@ -106,7 +106,8 @@ def merge_in_memory(base: Path, adapter: Path, out: Path, *, shard_bytes: int, d
             if start is not None:
                 parameter.copy_(start)
     tuned = PeftModel.from_pretrained(model, adapter)
-    if unused := load_file(adapter / WEIGHTS).keys() - get_peft_model_state_dict(tuned, save_embedding_layers=False).keys():
+    known = get_peft_model_state_dict(tuned, save_embedding_layers=False).keys() | tuned.state_dict().keys()
+    if unused := load_file(adapter / WEIGHTS).keys() - known:
         raise ValueError(f"{len(unused)} adapter tensors match no tensor of the base, {min(unused)} among them")
     merged = tuned.merge_and_unload(safe_merge=True)
     merged.save_pretrained(out, max_shard_size=shard_bytes)
