@@ -20,17 +20,17 @@ COMMAND = (sys.executable, "-m", "jobs", "train")
 LOG_TAIL_BYTES = 4096
 # What a training may know of our environment: where programs are, which language, which device and how many threads.
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OMP_NUM_THREADS")
-_CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]|\x1b\[[0-9;]*[A-Za-z]")
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[^\n\t\x20-\x7e\xa0-\U0010ffff]")
 
 
 class TrainingChild:
     """One training process with its folder: `spec.json`, `events.jsonl`, `child.log`, and what the engine writes beside them."""
 
-    def __init__(self, folder: Path, *, command: tuple[str, ...] = COMMAND) -> None:
+    def __init__(self, folder: Path, *, command: tuple[str, ...] | None = None) -> None:
         self.folder = folder
         self.events = folder / "events.jsonl"
         self.log = folder / "child.log"
-        self._command = command
+        self._command = command or COMMAND
         self._process: subprocess.Popen[bytes] | None = None
         self._gone = False
 
@@ -40,7 +40,7 @@ class TrainingChild:
         (self.folder / "tmp").mkdir(mode=0o700, exist_ok=True)
         path = self.folder / "spec.json"
         path.write_text(json.dumps(spec.to_json(), indent=1), encoding="utf-8")
-        from_folders = [argument for folder in resume for argument in ("--resume", str(folder))]
+        from_folders = ["--resume", *map(str, resume)] if resume else []
         command = [*self._command, str(path), "--out", str(self.folder), *from_folders, "--parent-pid", str(os.getpid())]
         with self.log.open("ab") as output:
             self._process = self._popen(command, output)

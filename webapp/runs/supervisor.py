@@ -19,7 +19,7 @@ from django.db.models.functions import Coalesce, Now
 from jobs.errors import GraftError
 from jobs.events import Event
 from webapp.runs import lease, publish
-from webapp.runs.child import COMMAND, TrainingChild
+from webapp.runs.child import TrainingChild
 from webapp.runs.fence import Fence, clock
 from webapp.runs.ingest import Fenced, Ingest
 from webapp.runs.models import Run, Worker
@@ -37,9 +37,12 @@ _REST: dict[Desired, State] = {Desired.CANCEL: State.CANCELLED, Desired.PAUSE: S
 
 
 class Supervisor:
-    """Supervises the attempt that `run` was claimed for. `shutdown` says whether this worker is to stop; `command` is the engine."""
+    """Supervises the attempt that `run` was claimed for. `shutdown` says whether this worker is to stop; `command` stands
+    in for the engine's."""
 
-    def __init__(self, run: Run, *, owner: str, shutdown: Callable[[], bool] = lambda: False, command: tuple[str, ...] = COMMAND) -> None:
+    def __init__(
+        self, run: Run, *, owner: str, shutdown: Callable[[], bool] = lambda: False, command: tuple[str, ...] | None = None
+    ) -> None:
         self._run, self._owner, self._shutdown = run, owner, shutdown
         self._child = TrainingChild(run.attempt_folder(run.attempt), command=command)
         self._ingest = Ingest(run, self._child.events)

@@ -1,0 +1,16 @@
+"""The Celery app of the project, whose runs are trained by `tests.webapp.runs.trainer`: for tests of everything around the engine.
+
+`FLOW_TRAINER` holds the program's options.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from webapp.celery import app
+from webapp.runs import child
+
+child.COMMAND = (sys.executable, "-m", "tests.webapp.runs.trainer", *os.environ["FLOW_TRAINER"].split())
+
+__all__ = ["app"]

@@ -1,0 +1,17 @@
+"""Fixtures of the tests that run whole processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.flow.site import Site, running_site
+
+
+@pytest.fixture
+def site(transactional_db: None, settings: Any) -> Iterator[Site]:
+    """A site with Redis; the test starts the rest."""
+    with running_site(settings) as running:
+        yield running

@@ -1,0 +1,118 @@
+"""A small program that keeps the contract of `python -m jobs train` and misbehaves on request: it trains nothing and writes real events.
+
+`--steps N --seconds S` says how long it takes; `--behave` how it goes wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from jobs.events import EventWriter, read_events
+from webapp.core.processes import die_with_parent
+
+stop_asked = False
+
+
+def ask_to_stop(*_: object) -> None:
+    global stop_asked  # noqa: PLW0603
+    stop_asked = True
+
+
+def start_step(resume: list[Path]) -> int:
+    """The newest checkpoint among the folders given."""
+    return max((int(path.name.removeprefix("step-")) for folder in resume for path in folder.glob("step-*")), default=0)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.02)
+    parser.add_argument("--behave", default="")
+    parser.add_argument("spec", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resume", type=Path, nargs="*", default=[])
+    parser.add_argument("--parent-pid", type=int, required=True)
+    options = parser.parse_args()
+    die_with_parent(options.parent_pid)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if options.behave == "deaf" else ask_to_stop)
+    return train(options)
+
+
+def train(options: argparse.Namespace) -> int:
+    events = EventWriter(options.out / "events.jsonl")
+    first = start_step(options.resume)
+    (options.out / "environment").write_text("\n".join(f"{name}={value}" for name, value in os.environ.items()))
+    events.emit("phase", name="loading", done=0, total=1, unit="tensors")
+    if options.behave == "grandchild":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        (options.out / "grandchild").write_text(str(child.pid))
+    events.emit("plan", total_steps=options.steps, start_step=first, test_rows=0)
+    for step in range(first + 1, options.steps + 1):
+        time.sleep(options.seconds)
+        if code := misfortune(options, events, step):
+            return code
+        events.emit("step", step=step, epoch=step / options.steps, loss=4.0 / step, memory={"resident_bytes": 1000 + step})
+        if stop_asked:
+            checkpoint(options.out, events, step)
+            events.emit("finished", outcome="preempted", step=step)
+            return 75
+    events.emit("phase", name="saving", done=0, total=1, unit="bytes")
+    time.sleep(options.seconds)
+    artifact(options, events)
+    events.emit("finished", outcome="succeeded", step=options.steps)
+    return 0
+
+
+def misfortune(options: argparse.Namespace, events: EventWriter, step: int) -> int:
+    """What goes wrong at the third step."""
+    if step != 3:
+        return 0
+    match options.behave:
+        case "hang":
+            time.sleep(600)
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "mute":
+            sys.stderr.write("Traceback: \x1b[31mboom\x1b[0m\x07 in the loop\n")
+            return 1
+        case "nonfinite":
+            words = {"code": "nonfinite", "message": "The loss was not finite.", "remedy": "Lower the learning rate.", "where": {"line": 7}}
+            events.emit("finished", outcome="failed", step=step, **words)
+            return 79
+        case "cuda_oom":
+            return 80
+        case "preempted":
+            checkpoint(options.out, events, step)
+            events.emit("finished", outcome="preempted", step=step)
+            return 75
+    return 0
+
+
+def checkpoint(out: Path, events: EventWriter, step: int) -> None:
+    (out / "checkpoints" / f"step-{step:08}").mkdir(parents=True)
+    events.emit("checkpoint", step=step, path=f"checkpoints/step-{step:08}", bytes=0, seconds=0.0, best=False)
+
+
+def artifact(options: argparse.Namespace, events: EventWriter) -> None:
+    path = options.out / "artifacts" / "adapter.zip"
+    path.parent.mkdir()
+    path.write_bytes(b"weights" * 1000)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if options.behave == "damaged":
+        path.write_bytes(b"Weights" * 1000)
+    said = {"name": "adapter.zip", "kind": "adapter", "path": "artifacts/adapter.zip", "bytes": 7000, "sha256": digest}
+    events.emit("artifact", **said, files=[], details={})
+    assert list(read_events(options.out / "events.jsonl"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
