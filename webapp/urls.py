@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from django.urls import include, path
 
+from webapp.core import health
+
 urlpatterns = [
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
     path("", include("webapp.accounts.urls")),
     path("", include("webapp.datasets.urls")),
     path("", include("webapp.catalog.urls")),

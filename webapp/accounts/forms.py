@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib.auth.forms import UserCreationForm
@@ -10,6 +10,12 @@ from django.utils.translation import gettext_lazy as _
 
 from webapp.accounts.access import ACTIONS, rank
 from webapp.accounts.models import Role, User
+
+# Generic for the type checker alone.
+if TYPE_CHECKING:
+    _UserForm = UserCreationForm[User]
+else:
+    _UserForm = UserCreationForm
 
 
 class RoleForm(forms.Form):
@@ -34,7 +40,7 @@ class TeamForm(forms.Form):
     name = forms.CharField(label=_("Name"), max_length=80, help_text=_("Its address is made from the name."))
 
 
-class SignUpForm(UserCreationForm[User]):
+class SignUpForm(_UserForm):
     """A new account, made by following an invitation."""
 
     class Meta:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import ExitCode, GraftError, UserError
+from jobs.errors import GraftError, UserError
 from webapp.settings.env import PROJECT
 
 MEBI, GIBI = 2**20, 2**30
@@ -62,15 +62,6 @@ QUICK = replace(Limits(), cpu_seconds=10, wall_seconds=15)
 
 class BoxRefusal(UserError):
     """The file cannot be used: the engine said so in the child, or the child met one of its limits."""
-
-    def __init__(self, code: str, /, *, body: dict[str, Any] | None = None, **blanks: Any) -> None:
-        if body is None:
-            super().__init__(code, **blanks)
-            return
-        # The words were filled in by the child; they are text, not a template.
-        Exception.__init__(self, body["message"])
-        self.code, self.message, self.remedy, self.where = code, body["message"], body["remedy"], body.get("where") or {}
-        self.exit_code = ExitCode.BAD_INPUT
 
 
 def run_in_box(
@@ -210,7 +201,7 @@ class _Child:
         lines = stderr.strip().splitlines() or [""]
         if code > 0 and lines[-1].startswith('{"error"'):
             body = json.loads(lines[-1])["error"]
-            return BoxRefusal(body["code"], body=body)
+            return BoxRefusal.worded(body["code"], body["message"], body["remedy"], where=body["where"])
         if code == -signal.SIGXCPU:
             return BoxRefusal("box_time", limit=f"{self.limits.cpu_seconds} seconds of processor time")
         if code == -signal.SIGKILL or any(word in stderr for word in _OUT_OF_MEMORY):

@@ -57,6 +57,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "webapp.core.health.probes",
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -123,7 +124,8 @@ CELERY_WORKER_POOL = "prefork"
 CELERY_WORKER_CONCURRENCY = 1
 CELERY_WORKER_DISABLE_PREFETCH = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-CELERY_WORKER_MAX_TASKS_PER_CHILD = 1
+# Not 1: the pool replaces a child that is used up only every five seconds, and the work itself is done in processes of its own.
+CELERY_WORKER_MAX_TASKS_PER_CHILD = 200
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 0.0
 CELERY_WORKER_PROC_ALIVE_TIMEOUT = 30
@@ -150,7 +152,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_TIMEZONE = "UTC"
 
 # The functions (import strings) that the dispatcher calls every `dispatch_seconds` to mend what processes left undone.
-GRAFT_RECONCILERS = ["webapp.runs.services.reconcile:reconcile", "webapp.datasets.services.reconcile:reconcile"]
+GRAFT_RECONCILERS = [
+    "webapp.runs.services.reconcile:reconcile",
+    "webapp.datasets.services.reconcile:reconcile",
+    "webapp.catalog.services.reconcile:reconcile",
+]
 
 # -- pages -------------------------------------------------------------------------------------------------------------
 STATIC_URL = "static/"

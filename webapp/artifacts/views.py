@@ -1,0 +1,38 @@
+"""Downloads: an artifact's zip, each file in it, and the checksums."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from webapp.artifacts.access import get_artifact
+from webapp.core.http import Slice, file_response
+
+
+@require_safe
+def download(request: HttpRequest, artifact_id: UUID) -> HttpResponseBase:
+    """The zip."""
+    artifact = get_artifact(request.user, artifact_id)
+    whole = Slice(artifact.file, 0, artifact.bytes, artifact.sha256, artifact.name, "application/zip")
+    return file_response(request, whole)
+
+
+@require_safe
+def file(request: HttpRequest, artifact_id: UUID, number: int) -> HttpResponseBase:
+    """One file of the zip by its place in the list, from 0: its bytes stand uncompressed in the zip."""
+    artifact = get_artifact(request.user, artifact_id)
+    if number >= len(artifact.files):
+        raise Http404
+    member = artifact.files[number]
+    name = str(member["name"]).rpartition("/")[2]
+    return file_response(request, Slice(artifact.file, int(member["offset"]), int(member["bytes"]), str(member["sha256"]), name))
+
+
+@require_safe
+def checksums(request: HttpRequest, artifact_id: UUID) -> HttpResponse:
+    """The SHA-256 of the zip and of each file in it, as `sha256sum --check` reads them."""
+    artifact = get_artifact(request.user, artifact_id)
+    lines = [(artifact.sha256, artifact.name), *((member["sha256"], member["name"]) for member in artifact.files)]
+    return HttpResponse("".join(f"{digest}  {name}\n" for digest, name in lines), content_type="text/plain; charset=utf-8")

@@ -1,0 +1,15 @@
+"""Routes of base models."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from webapp.catalog import views
+
+app_name = "catalog"
+
+urlpatterns = [
+    path("t/<slug:slug>/models/", views.model_list, name="list"),
+    path("models/<uuid:model_id>/", views.detail, name="detail"),
+    path("models/<uuid:model_id>/retry/", views.retry, name="retry"),
+]
