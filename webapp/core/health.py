@@ -1,16 +1,24 @@
-"""Two questions that machines ask: does the process answer (`/healthz`), and can the site do its work (`/readyz`)?"""
+"""Two questions that machines ask: does the process answer (`/healthz`), and can the site do its work (`/readyz`)?
+
+They are answered before any other middleware: who asks (a container engine, a load balancer, `manage.py up`) speaks plain HTTP to an
+address that is none of the site's host names, and has no session.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.conf import settings
-from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError, connection
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.utils import timezone
+from django.utils.decorators import sync_and_async_middleware
 from redis import RedisError
 
 from webapp.core.redis import client
@@ -21,13 +29,11 @@ WORKER_SECONDS = 60
 DISK_FREE_BYTES = 2**30
 
 
-@login_not_required
 def healthz(request: HttpRequest) -> JsonResponse:
     """200 as long as the process answers; touches neither database nor Redis."""
     return JsonResponse({"status": "ok"})
 
 
-@login_not_required
 def readyz(request: HttpRequest) -> JsonResponse:
     """200 where database, Redis, disk, dispatcher and a training worker are all there, else 503; the body names each part."""
     parts = {"database": _database(), "redis": _redis(), "disk": _disk()}
@@ -35,6 +41,24 @@ def readyz(request: HttpRequest) -> JsonResponse:
         parts |= {"dispatcher": _dispatcher(), "worker": _worker()}
     ready = all(parts.values())
     return JsonResponse({"status": "ok" if ready else "failing", "parts": parts}, status=200 if ready else 503)
+
+
+PROBES: dict[str, Callable[[HttpRequest], JsonResponse]] = {"/healthz": healthz, "/readyz": readyz}
+
+
+@sync_and_async_middleware
+def probes(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Middleware that answers `PROBES`, and passes on all else."""
+    if not asyncio.iscoroutinefunction(get_response):
+        return lambda request: PROBES.get(request.path_info, get_response)(request)
+
+    async def answer(request: HttpRequest) -> HttpResponseBase:
+        if probe := PROBES.get(request.path_info):
+            return await sync_to_async(probe)(request)
+        response: HttpResponseBase = await get_response(request)
+        return response
+
+    return answer
 
 
 def _database() -> bool:
