@@ -241,6 +241,19 @@ def configuration(run: Run) -> dict[str, Any]:
     }
 
 
+def words() -> dict[str, Any]:
+    """What the page's scripts say, in the reader's language."""
+    return {
+        "step": _("step"), "epoch": _("epoch"), "tokens": _("tokens"), "seconds": _("time"),
+        "raw": _("each step"), "smoothed": _("smoothed"), "validation": _("validation"), "rate": _("learning rate"),
+        "resident_bytes": _("resident"), "allocated_bytes": _("allocated"), "reserved_bytes": _("reserved"),
+        "device_used_bytes": _("device"),
+        "progress": _("step {done} / {total}"), "eta": _("ETA {time}"),
+        "contact_waiting": _("connecting"), "contact_live": _("live"), "contact_lost": _("lost contact"), "contact_ended": _("ended"),
+        "phases": {name: str(text) for name, text in PHASES.items()},
+    }  # fmt: skip
+
+
 PARTS = {
     "header": header, "evaluation": evaluation, "samples": samples, "log": log, "artifacts": artifacts, "history": history,
 }  # fmt: skip
@@ -253,7 +266,9 @@ def part(run: Run, name: str) -> dict[str, Any]:
 
 def whole(run: Run) -> dict[str, Any]:
     """The context of the whole page."""
-    context: dict[str, Any] = {"run": run, **configuration(run)}
+    # The cursor first: the socket then brings whatever is archived while the rest is read.
+    newest = run.records.order_by("-attempt", "-seq").values_list("attempt", "seq").first() or (0, 0)
+    context: dict[str, Any] = {"run": run, "cursor": "{}-{}".format(*newest), "words": words(), **configuration(run)}
     for build in PARTS.values():
         context.update(build(run))
     return context

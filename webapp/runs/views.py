@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.contrib import messages
@@ -26,8 +26,11 @@ from webapp.runs.services import pause as pausing
 from webapp.runs.services import resume as resuming
 from webapp.runs.services import retry as retrying
 from webapp.runs.services.create import create_run
+from webapp.runs.services.series import Axis
+from webapp.runs.services.series import series as series_of
 
-SERIES = ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "memory")
+BUCKETS = 1200
+SMOOTHING = 0.9
 
 
 @require_GET
@@ -86,19 +89,21 @@ def part(request: HttpRequest, run_id: UUID, name: str) -> HttpResponse:
 
 @require_GET
 def series(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """The charts' first data as JSON; `start` and `end` (of x) narrow it, `buckets` says how fine."""
+    """The curves as JSON (`services.series`): `x` the axis, `start` and `end` its bounds, `smoothing` from 0 to below 1."""
     run = get_run(request.user, run_id, "view")
+    asked = request.GET
     try:
-        start, end = (float(text) if (text := request.GET.get(name)) else None for name in ("start", "end"))
-        buckets = min(4000, max(10, int(request.GET.get("buckets", "1200"))))
-    except ValueError:
-        return JsonResponse({"error": _("start, end and buckets are numbers")}, status=400)
-    x = request.GET.get("x", "step")
-    if x not in ("step", "epoch", "tokens", "seconds"):
-        return JsonResponse({"error": _("x is step, epoch, tokens or seconds")}, status=400)
-    from webapp.runs.services.series import series as series_of
-
-    return JsonResponse(series_of(run, SERIES, x=x, start=start, end=end, buckets=buckets))
+        body = series_of(
+            run,
+            x=cast(Axis, asked.get("x", "step")),
+            start=float(asked["start"]) if "start" in asked else None,
+            end=float(asked["end"]) if "end" in asked else None,
+            buckets=min(int(asked.get("buckets", BUCKETS)), BUCKETS),
+            smoothing=float(asked.get("smoothing", SMOOTHING)),
+        )
+    except ValueError as error:
+        return JsonResponse({"error": str(error)}, status=400)
+    return JsonResponse(body)
 
 
 @require_POST

@@ -1,0 +1,116 @@
+// The curves of a run in the browser: the server's snapshot (smoothed whole, then cut into buckets) and the live points after it.
+import { bytes, number, rate } from "./formats.js";
+
+/** The most live points that are kept beside a snapshot; beyond it a new snapshot is due. */
+export const TAIL_POINTS = 3000;
+
+const AXES = { step: "step", epoch: "epoch", tokens: "tokens", seconds: "elapsed_seconds" };
+const MEMORY = ["resident_bytes", "allocated_bytes", "reserved_bytes", "device_used_bytes"];
+
+export class Curves {
+  /** `body` is the answer of the series address. */
+  constructor(body) {
+    this.axis = body.axis;
+    this.cursor = body.cursor;
+    this.x = [...body.x];
+    this.nonfinite = body.axis === "step" ? [...body.nonfinite] : [];
+    this.columns = {};
+    this.tail = 0;
+    this.smoothing = body.smoothing;
+    this.averages = structuredClone(body.ema);
+    for (const [key, part] of Object.entries(body.series)) {
+      for (const [name, values] of Object.entries(part)) this.columns[`${key}.${name}`] = [...values];
+    }
+    this.evals = body.evals.filter((data) => data.split === "validation" && data.model === "tuned").map((data) => [data.x, data.loss]);
+  }
+
+  /** Adds the data of a live `step` event. */
+  step(data) {
+    const x = data[AXES[this.axis]];
+    if (typeof x !== "number" || (this.x.length && x < this.x.at(-1))) return;
+    if (data.nonfinite && this.axis === "step") this.nonfinite.push(x);
+    const values = { ...data, ...(data.memory ?? {}) };
+    const keys = new Set([...Object.keys(this.averages), "loss", "learning_rate", "gradient_norm", "tokens_per_second", ...MEMORY.filter((key) => key in (data.memory ?? {}))]);
+    for (const key of keys) this.#push(key, values[key] ?? null);
+    this.x.push(x);
+    this.tail += 1;
+  }
+
+  /** Adds the data of a live `eval` event of the tuned model on the validation rows. */
+  validation(data) {
+    const x = this.axis === "step" ? data.step : this.axis === "epoch" ? data.epoch : this.x.at(-1);
+    if (typeof x === "number") this.evals.push([x, data.loss]);
+  }
+
+  #push(key, value) {
+    const average = (this.averages[key] ??= { l: 0, w: 0 });
+    if (value !== null) {
+      average.l = this.smoothing * average.l + (1 - this.smoothing) * value;
+      average.w = this.smoothing * average.w + (1 - this.smoothing);
+    }
+    const parts = { mean: value, min: value, max: value, ema: average.w ? average.l / average.w : null };
+    for (const [name, part] of Object.entries(parts)) {
+      const column = (this.columns[`${key}.${name}`] ??= name === "min" || name === "max" ? this.#copyOfMean(key) : this.x.map(() => null));
+      column.push(part);
+    }
+  }
+
+  /** The server leaves the band out where every bucket is one step: it is then the curve itself. */
+  #copyOfMean(key) {
+    return this.x.map((_x, index) => this.columns[`${key}.mean`]?.[index] ?? null);
+  }
+
+  /** `[x, columns]` of the loss chart: the steps with the validation's places between them. */
+  loss() {
+    const columns = { ...this.columns, "eval.loss": this.x.map(() => null) };
+    if (!this.evals.length) return [this.x, columns];
+    const x = [...new Set([...this.x, ...this.evals.map(([place]) => place)])].sort((a, b) => a - b);
+    if (x.length === this.x.length) {
+      const at = new Map(this.x.map((place, index) => [place, index]));
+      for (const [place, loss] of this.evals) columns["eval.loss"][at.get(place)] = loss;
+      return [x, columns];
+    }
+    return [x, this.#spread(x)];
+  }
+
+  #spread(x) {
+    const from = new Map(this.x.map((place, index) => [place, index]));
+    const evals = new Map(this.evals);
+    const spread = { "eval.loss": x.map((place) => evals.get(place) ?? null) };
+    for (const name of Object.keys(this.columns).filter((key) => key.startsWith("loss."))) {
+      spread[name] = x.map((place) => (from.has(place) ? this.columns[name][from.get(place)] : null));
+    }
+    return spread;
+  }
+
+  /** The memory columns that this device reports. */
+  memoryKeys() {
+    return MEMORY.filter((key) => `${key}.mean` in this.columns);
+  }
+}
+
+/** What each chart draws: lines and the format of their values. `words` holds the labels. */
+export function definition(metric, curves, words) {
+  const band = (key) => (`${key}.min` in curves.columns ? { low: `${key}.min`, high: `${key}.max` } : {});
+  const short = (digits) => (value) => number(value, Math.abs(value) >= 100 ? 0 : digits);
+  const compact = (value) => (Math.abs(value) >= 0.01 ? String(Number(value.toPrecision(4))) : rate(value));
+  const smooth = (key) => [
+    { name: `${key}.mean`, label: words.raw, colour: "s1", faint: true, ...band(key) },
+    { name: `${key}.ema`, label: words.smoothed, colour: "s1" },
+  ];
+  switch (metric) {
+    case "loss":
+      return { lines: [...smooth("loss"), { name: "eval.loss", label: words.validation, colour: "s2", dash: true, points: true }], format: compact };
+    case "learning_rate":
+      return { lines: [{ name: "learning_rate.mean", label: words.rate, colour: "s1" }], format: rate };
+    case "gradient_norm":
+      return { lines: smooth("gradient_norm"), format: compact };
+    case "tokens_per_second":
+      return { lines: smooth("tokens_per_second"), format: short(1) };
+    default:
+      return {
+        lines: curves.memoryKeys().map((key, index) => ({ name: `${key}.mean`, label: words[key], colour: `s${index + 1}`, ...band(key) })),
+        format: bytes,
+      };
+  }
+}

@@ -1,0 +1,287 @@
+"""The pages of runs: what they show, who may see them, what they ask of the services."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from jobs.methods.registry import all_methods
+from tests.webapp.runs import stories
+from tests.webapp.runs.rows import Bench, make_bench
+from webapp.accounts.models import Membership, Role, User
+from webapp.core.formats import THIN
+from webapp.runs.models import Run, Worker
+from webapp.runs.states import State
+
+
+@pytest.fixture
+def alice(bench: Bench, client: Client) -> Client:
+    client.force_login(bench.user)
+    return client
+
+
+def of(bench: Bench, name: str, client: Client) -> Client:
+    """The same browser, signed in as a new member of Alice's team."""
+    person = User.objects.create_user(username=name)
+    Membership.objects.create(team=bench.team, user=person, role=Role.VIEWER)
+    client.force_login(person)
+    return client
+
+
+def list_url(bench: Bench, **query: str) -> str:
+    return reverse("runs:list", args=[bench.team.slug], query=query)
+
+
+def form_data(bench: Bench, **changes: Any) -> dict[str, Any]:
+    """What a browser sends that left every field as it was."""
+    from webapp.runs.forms import RunForm
+
+    form = RunForm(bench.team)
+    values = {name: form[name].value() for name in form.fields}
+    values |= {"dataset_version": str(bench.version.id), "base_model": str(bench.base_model.id)}
+    return {name: value for name, value in {**values, **changes}.items() if value is not None and value is not False}
+
+
+# -- the list ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_team_is_led_to_its_first_run(alice: Client, bench: Bench) -> None:
+    page = alice.get(list_url(bench)).text
+    assert "The first run takes three steps" in page
+    assert reverse("datasets:new", args=["alice"]) in page
+    assert reverse("runs:new", args=["alice"]) in page
+
+
+def test_the_list_shows_the_figures_of_each_run(alice: Client, bench: Bench) -> None:
+    run = stories.finished(bench.launch(name="tickets-lora"))
+    page = alice.get(list_url(bench)).text
+    row = page[page.index(f'id="run-{run.id}"') :]
+    assert "Succeeded" in row
+    assert "0.120" in row
+    assert f"10{THIN}%" in row
+    assert f"95{THIN}%" in row
+    assert f"1.3{THIN}GB" in row
+    assert '<svg class="spark"' in row
+    assert "every 3s" not in page, "nothing moves, so nothing asks again"
+
+
+def test_the_list_asks_again_while_a_run_is_queued(alice: Client, bench: Bench) -> None:
+    bench.launch()
+    assert 'hx-trigger="every 3s"' in alice.get(list_url(bench)).text
+
+
+def test_the_list_is_filtered_by_words_and_state(alice: Client, bench: Bench) -> None:
+    stories.finished(bench.launch(name="good"), 20)
+    stories.failed(bench.launch(name="broken"))
+    assert "broken" not in alice.get(list_url(bench, q="good tickets")).text
+    assert "No run matches" in alice.get(list_url(bench, q="nonsense")).text
+    only_failed = alice.get(list_url(bench, state="failed")).text
+    assert "broken" in only_failed
+    assert ">good<" not in only_failed
+
+
+def test_htmx_gets_the_table_alone(alice: Client, bench: Bench) -> None:
+    bench.launch()
+    answer = alice.get(list_url(bench), headers={"HX-Request": "true"}).text
+    assert answer.lstrip().startswith('<section id="runs"')
+    assert "<html" not in answer
+
+
+def test_the_number_of_queries_does_not_grow_with_the_runs(alice: Client, bench: Bench, django_assert_num_queries: Any) -> None:
+    bench.launch(name="first")
+    alice.get(list_url(bench))
+    with CaptureQueriesContext(connection) as before:
+        alice.get(list_url(bench))
+    for number in range(12):
+        bench.launch(name=f"run-{number}")
+    with django_assert_num_queries(len(before)):
+        alice.get(list_url(bench))
+
+
+def test_the_fleet_names_no_run_of_another_team(alice: Client, bench: Bench, settings: Any) -> None:
+    theirs = make_bench("charlie").launch(name="secret-project")
+    Worker.objects.create(name="w0", queue="train", device=stories.DEVICE, run=theirs, seen_at=theirs.created_at)
+    page = alice.get(list_url(bench)).text
+    assert "busy for another team" in page
+    assert "secret-project" not in page
+
+
+# -- the form ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_form_shows_every_method_with_its_settings(alice: Client, bench: Bench) -> None:
+    page = alice.get(reverse("runs:new", args=["alice"])).text
+    for method in all_methods():
+        assert method.name in page
+        for setting in method.settings:
+            assert f'name="settings_{method.id}_{setting.name}"' in page
+
+
+def test_the_form_launches_with_its_defaults(alice: Client, bench: Bench) -> None:
+    answer = alice.post(reverse("runs:new", args=["alice"]), form_data(bench, name="mine"))
+    run = Run.objects.get()
+    assert answer.status_code == 302
+    assert answer["Location"] == reverse("runs:detail", args=[run.id])
+    assert (run.name, run.method, run.state, run.created_by) == ("mine", "lora", State.QUEUED, bench.user)
+    assert run.spec["training"]["epochs"] == 3.0
+    assert run.spec["method"]["settings"] == {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": "all-linear"}
+    assert run.spec["export"]["merge"] == "original"
+    assert run.spec["evaluation"]["generate"] is True
+
+
+def test_only_the_chosen_methods_settings_count(alice: Client, bench: Bench) -> None:
+    data = form_data(bench, method="qlora", settings_lora_rank="nonsense", settings_qlora_rank="8")
+    assert alice.post(reverse("runs:new", args=["alice"]), data).status_code == 302
+    assert Run.objects.get().spec["method"]["settings"]["rank"] == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"training_epochs": "0"}, "training_epochs"),
+        ({"settings_lora_rank": "5000"}, "settings_lora_rank"),
+        ({"training_micro_batch": ""}, "training_micro_batch"),
+        ({"seed": "-1"}, "seed"),
+    ],
+)
+def test_an_error_stands_at_its_field_and_nothing_is_launched(alice: Client, bench: Bench, changes: dict[str, str], field: str) -> None:
+    answer = alice.post(reverse("runs:new", args=["alice"]), {**form_data(bench), **changes})
+    assert answer.status_code == 422
+    assert list(answer.context["form"].errors) == [field]
+    assert f'id="id_{field}_error"' in answer.text
+    assert not Run.objects.exists()
+
+
+def test_a_dataset_of_another_team_cannot_be_chosen(alice: Client, bench: Bench) -> None:
+    theirs = make_bench("charlie")
+    answer = alice.post(reverse("runs:new", args=["alice"]), form_data(bench, dataset_version=str(theirs.version.id)))
+    assert answer.status_code == 422
+    assert list(answer.context["form"].errors) == ["dataset_version"]
+
+
+def test_a_clone_starts_from_the_settings_of_its_run(alice: Client, bench: Bench) -> None:
+    run = bench.launch(method="qlora", settings={"rank": 4}, training={"epochs": 1.5, "learning_rate": 3e-4}, seed=7)
+    form = alice.get(reverse("runs:new", args=["alice"], query={"clone": str(run.id)})).context["form"]
+    assert (form["method"].value(), form["settings_qlora_rank"].value(), form["seed"].value()) == ("qlora", 4, 7)
+    assert (form["training_epochs"].value(), form["training_learning_rate"].value()) == (1.5, 3e-4)
+
+
+@pytest.mark.parametrize("clone", ["nonsense", "theirs"])
+def test_nothing_of_another_team_can_be_cloned(alice: Client, bench: Bench, clone: str) -> None:
+    if clone == "theirs":
+        clone = str(make_bench("charlie").launch().id)
+    assert alice.get(reverse("runs:new", args=["alice"], query={"clone": clone})).status_code == 404
+
+
+def test_a_viewer_cannot_launch(bench: Bench, client: Client) -> None:
+    vera = of(bench, "vera", client)
+    assert vera.get(reverse("runs:new", args=["alice"])).status_code == 403
+    assert vera.post(reverse("runs:new", args=["alice"]), form_data(bench)).status_code == 403
+    assert not Run.objects.exists()
+
+
+# -- one run -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_shows_results_samples_and_downloads(alice: Client, bench: Bench) -> None:
+    run = stories.finished(bench.launch(), 20)
+    page = alice.get(reverse("runs:detail", args=[run.id])).text
+    for words in ("Base model", "Tuned (what was trained)", "Merged into the 16-bit weights", f"95.0{THIN}%", "Label accuracy"):
+        assert words in page, words
+    assert "Could you tell me" in page
+    for artifact in run.artifacts.all():
+        assert reverse("artifacts:download", args=[artifact.id]) in page
+        assert artifact.sha256 in page
+    assert "3.1e-5" in page
+    assert "the original 16-bit weights" in page
+    assert reverse("runs:pause", args=[run.id]) not in page
+
+
+def test_a_failed_run_says_why_where_and_what_to_do(alice: Client, bench: Bench) -> None:
+    run = stories.failed(bench.launch())
+    page = alice.get(reverse("runs:detail", args=[run.id])).text
+    assert run.message in page
+    assert run.remedy in page
+    assert "field training.learning_rate" in page
+    assert f"checkpoint of step {run.last_checkpoint_step}" in page
+    assert reverse("runs:retry", args=[run.id]) in page
+
+
+def test_what_a_user_wrote_is_text(alice: Client, bench: Bench) -> None:
+    run = bench.launch(name="<script>alert(1)</script>")
+    story = stories.Story(run).begin()
+    story.emit("log", level="info", message="<img src=x onerror=alert(1)>")
+    story.emit("sample", step=1, model="base", index=0, prompt="<b>p</b>", answer="</script><b>", expected="<i>", correct=False)
+    story.tell(State.RUNNING)
+    page = alice.get(reverse("runs:detail", args=[run.id])).text
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert "<b>" not in page
+
+
+@pytest.mark.parametrize("name", ["header", "evaluation", "samples", "log", "artifacts", "history"])
+def test_each_part_is_served_as_the_page_holds_it(alice: Client, bench: Bench, name: str) -> None:
+    run = stories.finished(bench.launch(), 20)
+    part = alice.get(reverse("runs:part", args=[run.id, name]))
+    assert part.status_code == 200
+    assert "<html" not in part.text
+    mark = f'id="{"run-header" if name == "header" else name}"'
+    assert mark in part.text
+    assert mark in alice.get(reverse("runs:detail", args=[run.id])).text
+
+
+def test_there_is_no_other_part(alice: Client, bench: Bench) -> None:
+    assert alice.get(reverse("runs:part", args=[bench.launch().id, "nonsense"])).status_code == 404
+
+
+def test_the_curves_are_json_and_bad_numbers_are_refused(alice: Client, bench: Bench) -> None:
+    run = stories.finished(bench.launch(), 20)
+    body = json.loads(alice.get(reverse("runs:series", args=[run.id])).content)
+    assert body["points"] == 20
+    assert len(body["series"]["loss"]["mean"]) == 20
+    for query in ({"x": "nonsense"}, {"start": "a"}, {"smoothing": "1"}, {"buckets": "0"}, {"smoothing": "nan"}):
+        assert alice.get(reverse("runs:series", args=[run.id], query=query)).status_code == 400, query
+
+
+def test_the_actions_reach_the_services(alice: Client, bench: Bench) -> None:
+    run = bench.launch()
+    for name, state in (("pause", State.PAUSED), ("resume", State.QUEUED), ("cancel", State.CANCELLED), ("retry", State.QUEUED)):
+        answer = alice.post(reverse(f"runs:{name}", args=[run.id]))
+        assert answer["Location"] == reverse("runs:detail", args=[run.id])
+        run.refresh_from_db()
+        assert run.state == state, name
+
+
+def test_an_action_that_does_not_fit_is_said(alice: Client, bench: Bench) -> None:
+    run = stories.finished(bench.launch(), 20)
+    page = alice.post(reverse("runs:pause", args=[run.id]), follow=True).text
+    assert "Pausing" in page
+    run.refresh_from_db()
+    assert run.state == State.SUCCEEDED
+
+
+def test_deleting_asks_for_the_name(alice: Client, bench: Bench) -> None:
+    run = stories.finished(bench.launch(name="tickets"), 20)
+    alice.post(reverse("runs:delete", args=[run.id]), {"confirm": "something"})
+    assert Run.objects.filter(pk=run.pk).exists()
+    answer = alice.post(reverse("runs:delete", args=[run.id]), {"confirm": "tickets"})
+    assert answer["Location"] == list_url(bench)
+    assert not Run.objects.filter(pk=run.pk).exists()
+
+
+def test_a_viewer_sees_the_page_but_no_button(bench: Bench, client: Client) -> None:
+    run = stories.running(bench.launch())
+    vera = of(bench, "vera", client)
+    page = vera.get(reverse("runs:detail", args=[run.id])).text
+    assert reverse("runs:pause", args=[run.id]) not in page
+    assert "clone=" not in page
+    for name in ("pause", "resume", "cancel", "retry", "delete"):
+        assert vera.post(reverse(f"runs:{name}", args=[run.id])).status_code == 403
+    run.refresh_from_db()
+    assert (run.state, run.desired) == (State.RUNNING, "run")
