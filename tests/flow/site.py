@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 from django.db import connection
 from redis import Redis
+from redis.exceptions import RedisError
 
 from webapp.core.processes import PARENT_VARIABLE
 from webapp.core.redis import server_binary
@@ -86,7 +87,14 @@ class Site:
         """Starts redis-server with an append-only file, and waits until it answers."""
         options = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.socket.parent), "--appendonly", "yes", "--save", ""]
         self.start("redis", sys.executable, "-m", "webapp.core.processes", str(server_binary()), *options)
-        wait_for(lambda: self.socket.exists() and self.redis().ping(), 20)
+        wait_for(self.redis_answers, 20)
+
+    def redis_answers(self) -> bool:
+        """Whether Redis is there."""
+        try:
+            return bool(self.redis().ping())
+        except RedisError:
+            return False
 
     def redis(self) -> Redis:
         """A client of the site's Redis."""
@@ -114,7 +122,8 @@ class Site:
 
     def trainings(self) -> list[psutil.Process]:
         """The training children of this site that are alive."""
-        return [process for process in alive() if str(self.var) in " ".join(command_line(process)) and "train" in command_line(process)]
+        commands = ((process, command_line(process)) for process in alive())
+        return [process for process, command in commands if "--parent-pid" in command and str(self.var) in " ".join(command)]
 
     def stop(self) -> None:
         """Kills every process, and waits until no child of this site is left."""

@@ -38,7 +38,8 @@ _REST: dict[Desired, State] = {Desired.CANCEL: State.CANCELLED, Desired.PAUSE: S
 
 class Supervisor:
     """Supervises the attempt that `run` was claimed for. `shutdown` says whether this worker is to stop; `command` stands
-    in for the engine's."""
+    in for the engine's.
+    """
 
     def __init__(
         self, run: Run, *, owner: str, shutdown: Callable[[], bool] = lambda: False, command: tuple[str, ...] | None = None
