@@ -6,7 +6,7 @@ address that is none of the site's host names, and has no session.
 
 from __future__ import annotations
 
-import inspect
+import asyncio
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,7 +16,7 @@ from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.conf import settings
 from django.db import DatabaseError, connection
-from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, JsonResponse
 from django.utils import timezone
 from redis import RedisError
 
@@ -47,16 +47,19 @@ PROBES: dict[str, Callable[[HttpRequest], JsonResponse]] = {"/healthz": healthz,
 
 def probes(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
     """Middleware that answers `PROBES`, and passes on all else."""
-    if not inspect.iscoroutinefunction(get_response):
-        return lambda request: PROBES.get(request.path_info, get_response)(request)
+    if not asyncio.iscoroutinefunction(get_response):
 
-    async def answer(request: HttpRequest) -> HttpResponseBase:
-        if probe := PROBES.get(request.path_info):
-            return await sync_to_async(probe)(request)
-        response: HttpResponseBase = await get_response(request)
-        return response
+        def answer(request: HttpRequest) -> Any:
+            probe = PROBES.get(request.path_info)
+            return probe(request) if probe else get_response(request)
 
-    return answer
+        return answer
+
+    async def answer_async(request: HttpRequest) -> Any:
+        probe = PROBES.get(request.path_info)
+        return await (sync_to_async(probe)(request) if probe else get_response(request))
+
+    return answer_async
 
 
 # Django chooses the form by these; its decorator that sets them has no types.
