@@ -41,7 +41,9 @@ def fetch(model_id: UUID) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         (work / "model").rename(folder)
         shutil.rmtree(work, ignore_errors=True)
-        _close(model, state=State.READY, message="", facts=answer["facts"], revision=answer["revision"], licence=answer.get("licence", ""))
+        facts = answer["model"]
+        origin = {name: facts.pop(name) for name in ("name", "revision", "licence", "source")}
+        _close(model, state=State.READY, message="", facts=facts, revision=origin["revision"], licence=origin["licence"])
 
 
 def _download(model: BaseModel, work: Path) -> dict[str, Any]:

@@ -1,0 +1,224 @@
+"""Every route of the site, walked as a stranger, a visitor, a viewer and an administrator without a team.
+
+A route that is added without a line in `ROUTES` fails here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from asgiref.testing import ApplicationCommunicator
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from tests.webapp.cast import LATER, Cast, make_cast
+from webapp.accounts.models import User
+from webapp.catalog.models import BaseModel
+from webapp.datasets.models import Dataset, DatasetVersion, Upload
+from webapp.runs.models import Artifact, Run
+
+
+@dataclass(frozen=True)
+class Route:
+    """`args`: names of `Things`; `methods`: what the route takes; `viewer`: those that a viewer may use; `who`: any | person | member."""
+
+    methods: str
+    args: tuple[str, ...] = ()
+    viewer: str = ""
+    who: str = "member"
+
+
+ROUTES: dict[str, Route] = {
+    "healthz": Route("GET", who="any"),
+    "readyz": Route("GET", who="any"),
+    "accounts:login": Route("GET POST", who="any"),
+    "accounts:join": Route("GET POST", ("token",), who="any"),
+    "home": Route("GET", who="person"),
+    "accounts:logout": Route("POST", who="any"),
+    "accounts:password": Route("GET POST", who="person"),
+    "accounts:password-changed": Route("GET", who="person"),
+    "accounts:new-team": Route("GET POST", who="administrator"),
+    "accounts:members": Route("GET", ("slug",), viewer="GET"),
+    "accounts:invite": Route("POST", ("slug",)),
+    "accounts:set-role": Route("POST", ("slug", "membership")),
+    "accounts:remove": Route("POST", ("slug", "membership")),
+    "datasets:upload-create": Route("POST OPTIONS", ("slug",)),
+    "datasets:upload": Route("HEAD PATCH DELETE", ("upload",)),
+    "datasets:list": Route("GET", ("slug",), viewer="GET"),
+    "datasets:new": Route("GET POST", ("slug",)),
+    "datasets:detail": Route("GET", ("dataset",), viewer="GET"),
+    "datasets:new-version": Route("GET POST", ("dataset",)),
+    "datasets:version": Route("GET", ("version",), viewer="GET"),
+    "datasets:preview": Route("POST", ("version",)),
+    "datasets:validate": Route("POST", ("version",)),
+    "datasets:skip-bad-rows": Route("POST", ("version",)),
+    "catalog:list": Route("GET POST", ("slug",), viewer="GET"),
+    "catalog:detail": Route("GET", ("model",), viewer="GET"),
+    "catalog:retry": Route("POST", ("model",)),
+    "runs:list": Route("GET", ("slug",), viewer="GET"),
+    "runs:new": Route("GET POST", ("slug",)),
+    "runs:detail": Route("GET", ("run",), viewer="GET"),
+    "runs:part": Route("GET", ("run", "part"), viewer="GET"),
+    "runs:series": Route("GET", ("run",), viewer="GET"),
+    "runs:pause": Route("POST", ("run",)),
+    "runs:resume": Route("POST", ("run",)),
+    "runs:cancel": Route("POST", ("run",)),
+    "runs:retry": Route("POST", ("run",)),
+    "runs:delete": Route("POST", ("run",)),
+    "artifacts:download": Route("GET HEAD", ("artifact",), viewer="GET HEAD"),
+    "artifacts:file": Route("GET HEAD", ("artifact", "number"), viewer="GET HEAD"),
+    "artifacts:sha256": Route("GET HEAD", ("artifact",), viewer="GET HEAD"),
+}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+BELONGING = sorted(name for name, route in ROUTES.items() if route.who == "member")
+
+
+def names_of(patterns: list[Any], prefix: str = "") -> Iterator[str]:
+    for pattern in patterns:
+        if isinstance(pattern, URLResolver):
+            yield from names_of(pattern.url_patterns, f"{prefix}{pattern.namespace}:" if pattern.namespace else prefix)
+        elif isinstance(pattern, URLPattern):
+            assert pattern.name, f"{pattern} has no name"
+            yield f"{prefix}{pattern.name}"
+
+
+@dataclass(frozen=True)
+class Things:
+    """One of each, all of Alice's team."""
+
+    cast: Cast
+    values: dict[str, Any]
+    run: Run
+
+    def url(self, name: str) -> str:
+        return reverse(name, args=[self.values[argument] for argument in ROUTES[name].args])
+
+
+def make_things(cast: Cast) -> Things:
+    def upload(name: str) -> Upload:
+        row = Upload.objects.create(team=cast.team, created_by=cast.alice, filename=name, bytes_total=9, expires_at=LATER)
+        row.path.parent.mkdir(parents=True, exist_ok=True)
+        row.path.write_bytes(b"")
+        return row
+
+    dataset = Dataset.objects.create(team=cast.team, name="Tickets", created_by=cast.alice)
+    version = DatasetVersion.objects.create(
+        dataset=dataset, number=1, state="ready", train_upload=upload("train.csv"), created_by=cast.alice,
+        manifest={"train": {"file": "train.jsonl", "rows": 3, "bytes": 30, "sha256": "0" * 64}},
+    )  # fmt: skip
+    model = BaseModel.objects.create(team=cast.team, name="Tiny", source="hub", repository="a/tiny", state="ready", created_by=cast.alice)
+    run = Run.objects.create(
+        team=cast.team, name="first", created_by=cast.alice, dataset_version=version, base_model=model, method="lora", spec={},
+        state="succeeded", attempt=1, lease_expires_at=LATER, queued_at=LATER,
+    )  # fmt: skip
+    (run.attempt_folder(1) / "artifacts").mkdir(parents=True)
+    (run.attempt_folder(1) / "artifacts/first.zip").write_bytes(b"0123456789")
+    artifact = Artifact.objects.create(
+        run=run, attempt=1, kind="adapter", name="first.zip", path="artifacts/first.zip", bytes=10, sha256="1" * 64,
+        files=[{"name": "a.json", "bytes": 4, "sha256": "2" * 64, "offset": 3}],
+    )  # fmt: skip
+    membership = cast.team.memberships.get(user=cast.bob)
+    values = {
+        "slug": cast.team.slug, "membership": membership.pk, "upload": upload("more.csv").pk, "dataset": dataset.pk, "version": version.pk,
+        "model": model.pk, "run": run.pk, "artifact": artifact.pk, "number": 0, "part": "header", "token": "no-such-token",
+    }  # fmt: skip
+    return Things(cast, values, run)
+
+
+@pytest.fixture
+def things(cast: Cast) -> Things:
+    return make_things(cast)
+
+
+def ask(client: Client, method: str, url: str) -> Any:
+    return client.generic(method, url, headers={"Tus-Resumable": "1.0.0"})
+
+
+def test_the_table_names_every_route() -> None:
+    assert sorted(names_of(get_resolver().url_patterns)) == sorted(ROUTES)
+
+
+@pytest.mark.parametrize("name", sorted(ROUTES))
+def test_a_visitor_is_sent_to_the_login(name: str, things: Things) -> None:
+    client = things.cast.client(None)
+    for method in ROUTES[name].methods.split():
+        response = ask(client, method, things.url(name))
+        to_login = response.status_code == 302 and response["Location"].startswith(reverse("accounts:login"))
+        assert to_login == (ROUTES[name].who != "any" or name == "accounts:logout"), (method, response.status_code)
+
+
+@pytest.mark.parametrize("person", ["charlie", "ada"])
+@pytest.mark.parametrize("name", BELONGING)
+def test_a_stranger_learns_nothing_not_even_an_administrator(name: str, person: str, things: Things) -> None:
+    client = things.cast.client(getattr(things.cast, person))
+    for method in ROUTES[name].methods.split():
+        assert ask(client, method, things.url(name)).status_code == 404, method
+
+
+@pytest.mark.parametrize("name", BELONGING)
+def test_a_viewer_reads_and_changes_nothing(name: str, things: Things) -> None:
+    client = things.cast.client(things.cast.vera)
+    for method in ROUTES[name].methods.split():
+        expected = 200 if method in ROUTES[name].viewer.split() else 403
+        assert ask(client, method, things.url(name)).status_code == expected, method
+
+
+@pytest.mark.parametrize("name", BELONGING)
+def test_no_route_takes_a_method_that_the_table_does_not_name(name: str, things: Things) -> None:
+    client = things.cast.client(things.cast.alice)
+    for method in set(METHODS) - set(ROUTES[name].methods.split()):
+        assert ask(client, method, things.url(name)).status_code == 405, method
+
+
+@pytest.mark.parametrize("name", BELONGING)
+def test_an_owner_gets_through_every_door(name: str, things: Things) -> None:
+    client = things.cast.client(things.cast.alice)
+    for method in ROUTES[name].methods.split():
+        assert ask(client, method, things.url(name)).status_code not in (403, 404, 405, 500), method
+
+
+def test_only_an_administrator_makes_teams(cast: Cast) -> None:
+    url = reverse("accounts:new-team")
+    assert cast.client(cast.alice).get(url).status_code == cast.client(cast.alice).post(url, {"name": "Mine"}).status_code == 403
+    assert cast.client(cast.ada).get(url).status_code == 200
+    assert not User.objects.get(username="alice").teams.filter(name="Mine").exists()
+
+
+@pytest.mark.parametrize("odd", ["..%2f", "%2e%2e%2f", "..%252f", "%00", "....//", "file:%2f%2f%2fetc%2fpasswd"])
+def test_paths_in_urls_lead_nowhere(odd: str, things: Things) -> None:
+    client = things.cast.client(things.cast.alice)
+    for name in BELONGING:
+        url = things.url(name)
+        for part in ROUTES[name].args:
+            assert ask(client, "GET", url.replace(str(things.values[part]), odd, 1)).status_code in (404, 405), (name, part)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("person", "enters"), [(None, False), ("charlie", False), ("ada", False), ("vera", True), ("bob", True)])
+async def test_the_socket_of_a_run(person: str | None, enters: bool, transactional_db: None, settings: Any, tmp_path: Any) -> None:
+    from webapp.asgi import application
+
+    settings.GRAFT_VAR = tmp_path
+    settings.GRAFT_REDIS_URL = f"unix://{tmp_path}/nobody-listens.sock"
+    things = await sync_to_async(lambda: make_things(make_cast()))()
+    client = await sync_to_async(things.cast.client)(getattr(things.cast, person) if person else None)
+    cookies = "; ".join(f"{key}={morsel.value}" for key, morsel in client.cookies.items())
+    headers = [(b"host", b"localhost"), (b"origin", b"http://localhost"), (b"cookie", cookies.encode())]
+    scope = {"type": "websocket", "path": f"/ws/runs/{things.run.pk}/", "query_string": b"", "headers": headers, "subprotocols": []}
+    socket = ApplicationCommunicator(application, scope)
+    await socket.send_input({"type": "websocket.connect"})
+    answer = await socket.receive_output(timeout=10)
+    if enters:
+        assert answer["type"] == "websocket.accept"
+        frame = json.loads((await socket.receive_output(timeout=10))["text"])
+        assert frame["type"] == "run"
+        assert frame["run"]["id"] == str(things.run.pk)
+    else:
+        assert answer == {"type": "websocket.close", "code": 4404}
+    await socket.send_input({"type": "websocket.disconnect", "code": 1000})
+    await socket.wait(timeout=10)
