@@ -12,6 +12,7 @@ from typing import Any
 from django.test import Client
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from jobs.events import EventWriter
 from tests.flow.site import Site, wait_for
@@ -48,7 +49,7 @@ class Web:
             connect(
                 f"ws://{HOST}:{self.port}/ws/runs/{run.pk}/{query}",
                 additional_headers=sent,
-                origin=origin,  # type: ignore[arg-type]
+                origin=Origin(origin),
                 max_size=None,
                 open_timeout=20,
             ).__enter__()
