@@ -141,7 +141,13 @@ def read_jsonl(file: io.TextIOWrapper, facts: TextFacts, limits: Limits) -> Iter
         if isinstance(line, Problem):
             yield line
         elif not line.isspace():
-            yield parse_row(line, number, limits)
+            yield parse_row(line.rstrip("\r\n"), number, limits)
+
+
+def holder(text: str, at: int = 0) -> re.Match[str] | None:
+    """Matches an object that holds the list of rows, from its { to that list; None where `text` at `at` begins none."""
+    found = _HOLDER.match(text, at)
+    return found if found and found[1] in HOLDERS else None
 
 
 class JsonStream:
@@ -208,8 +214,8 @@ class JsonStream:
     def _enter_holder(self) -> bool:
         """Whether the object here holds the list of rows; if so, stands at that list. Other members before it are passed over."""
         self._more()
-        found = _HOLDER.match(self._text, self._at)
-        if not found or found[1] not in HOLDERS:
+        found = holder(self._text, self._at)
+        if found is None:
             return False
         self._skip(len(found[0]))
         return True

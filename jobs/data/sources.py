@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jobs.data.files import PARQUET_MAGIC, is_gzip, read_head
-from jobs.data.json_rows import JsonStream, read_jsonl
+from jobs.data.json_rows import JsonStream, holder, read_jsonl
 from jobs.data.parquet import parquet_columns, read_parquet
 from jobs.data.rows import Limits, Problem, Row, Unit
 from jobs.data.table import NO_SEPARATOR, SEPARATORS, Dialect, find_table, read_table
@@ -136,7 +136,7 @@ def _json_kind(text: str, hint: Kind | None) -> Kind:
         # The other lines decide, so that one broken line (the first one too) does not turn JSONL into something else.
         alike = sum(line.lstrip().startswith("{") for line in lines) * 2 > len(lines)
         if len(lines) == 1:
-            return "json" if re.match(r'\{\s*"(?:data|rows|records|examples|items|instances|train)"\s*:\s*\[', first) else "jsonl"
+            return "json" if holder(first) else "jsonl"
         return "jsonl" if alike and len(first) > 1 and not first.endswith(("{", "[", "},")) else "json"
     if first.startswith("["):
         return "jsonl" if first.endswith("]") and begins == "[" else "json"
