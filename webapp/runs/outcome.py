@@ -39,7 +39,7 @@ def decide(
         return Outcome("stopped")
     if exit_code == ExitCode.PREEMPTED or exit_code < 0:
         return _unasked(exit_code, progressed)
-    return Outcome("failed", _said(exit_code, finished) or _unsaid(exit_code, log_tail))
+    return Outcome("failed", _said(exit_code, finished, log_tail) or _unsaid(exit_code, log_tail))
 
 
 def _unasked(exit_code: int, progressed: bool) -> Outcome:
@@ -64,11 +64,13 @@ def signal_name(number: int) -> str:
     return signal.Signals(number).name if number in signal.valid_signals() else str(number)
 
 
-def _said(exit_code: int, finished: dict[str, Any] | None) -> Failure | None:
-    """The failure in the child's own words."""
+def _said(exit_code: int, finished: dict[str, Any] | None, log_tail: str) -> Failure | None:
+    """The failure in the child's own words; where something in Graft failed, with the end of its log, which names the place."""
     if not finished or finished.get("outcome") != "failed" or not finished.get("code"):
         return None
     message = str(finished.get("message") or "")
+    if finished["code"] == "internal":
+        message = f"{message}\n{log_tail}".strip()
     return Failure(
         str(finished["code"]), f"{message}{_place(message, finished.get('where') or {})}", str(finished.get("remedy") or ""), exit_code
     )
