@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,13 +27,12 @@ from jobs.training import checkpoint
 from jobs.training.checks import choose_forward
 from jobs.training.forward import Forward
 from jobs.training.loop import Trainer
-from jobs.training.loss import dataset_loss
+from jobs.training.loss import DatasetLoss, dataset_loss
 from jobs.training.rowsets import EncodedSets, RowSets, encode_rows, load_rows
 
 # Rows whose loss is measured while training: enough for a smooth curve, few enough not to hold up the training.
 VALIDATION_ROWS = 200
 PARITY_ROWS = 8
-_PHASE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,19 +62,12 @@ class Session:
         return "cuda:0" if self.device["kind"] == "cuda" else "cpu"
 
     def phase(self, name: str, total: int | None, unit: str) -> Callable[[int], None]:
-        """Opens a phase and returns what tells of its progress (at most twice a second, and at the end).
-
-        That raises `GraftError("preempted")` where the run is wanted to end.
-        """
-        last = time.monotonic()
+        """Opens a phase and returns what tells of its progress. That raises `GraftError("preempted")` where the run is wanted to end."""
 
         def report(done: int) -> None:
-            nonlocal last
             if self.stop():
                 raise GraftError("preempted", step=0)
-            if time.monotonic() - last >= _PHASE_SECONDS or done == total:
-                last = time.monotonic()
-                self.emit("phase", name=name, done=done, total=total, unit=unit)
+            self.emit("phase", name=name, done=done, total=total, unit=unit)
 
         self.emit("phase", name=name, done=0, total=total, unit=unit)
         return report
@@ -285,9 +276,8 @@ class _HeldOut:
         report = self.session.phase("evaluating", None, "rows")
         forward.model.eval()
 
-        def loss_of() -> tuple[float, int, int]:
-            found = dataset_loss(forward, encoded, lambda done, _: report(done))
-            return found.loss_sum, found.tokens, found.correct
+        def loss_of() -> DatasetLoss:
+            return dataset_loss(forward, encoded, lambda done, _: report(done))
 
         with torch.autocast(forward.device.split(":")[0], dtype=torch.bfloat16, enabled=forward.dtype == torch.bfloat16):
             found = evaluate(

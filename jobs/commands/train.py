@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +95,8 @@ def _prepare_environment() -> None:
     threads = str(owned_threads())
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = threads
+    # A thread that waits sleeps: with the default, spinning, another busy process on the same cores slows training down several-fold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -117,18 +120,25 @@ class _Stop:
 
 
 class _Emitter:
-    """Writes events, shows them, and knows the last step told."""
+    """Writes events, shows them, and knows the last step told. A phase's progress is told at most twice a second, and at its ends."""
+
+    PHASE_SECONDS = 0.5
 
     def __init__(self, writer: EventWriter, show: Callable[[Event], None] | None) -> None:
         self._writer, self._show = writer, show
+        self._told = 0.0
         self.step = 0
 
-    def __call__(self, kind: Any, /, **data: Any) -> Event:
+    def __call__(self, kind: Any, /, **data: Any) -> None:
+        now = time.monotonic()
+        if kind == "phase":
+            if now - self._told < self.PHASE_SECONDS and data["done"] not in (0, data["total"]):
+                return
+            self._told = now
         event = self._writer.emit(kind, **data)
         self.step = data.get("start_step", data.get("step")) or self.step
         if self._show:
             self._show(event)
-        return event
 
 
 def _show_json(event: Event) -> None:

@@ -71,13 +71,15 @@ def packed_attention(  # noqa: PLR0917 the signature is transformers'
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     pieces = []
-    for start, end in _Current.segments:
-        q, k, v = query[:, :, start:end], key[:, :, start:end], value[:, :, start:end]
-        window = sliding_window if sliding_window and sliding_window < end - start else None
+    # Split, not sliced: the gradient of a split is one concatenation, that of each slice a zero tensor as large as the batch.
+    lengths = [end - start for start, end in _Current.segments]
+    for q, k, v in zip(query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True):
+        length = q.shape[2]
+        window = sliding_window if sliding_window and sliding_window < length else None
         if softcap:
             pieces.append(_softcapped(q, k, v, scale=scale, dropout=dropout, window=window, cap=softcap))
         elif window:
-            mask = _window_mask(end - start, window, query.device)
+            mask = _window_mask(length, window, query.device)
             pieces.append(functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale))
         else:
             pieces.append(functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scale))
