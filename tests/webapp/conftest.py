@@ -1,17 +1,24 @@
-"""Fixtures of the tests about pages."""
+"""Fixtures of the tests that need real servers."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.webapp.cast import Cast, make_cast
+from tests.flow.site import Site, running_site
+from tests.webapp.runs.live import Web
 
 
 @pytest.fixture
-def cast(db: None, settings: Any, tmp_path: Path) -> Cast:
-    """The people and their teams, in a `var` of their own."""
-    settings.GRAFT_VAR = tmp_path
-    return make_cast()
+def site(transactional_db: None, settings: Any) -> Iterator[Site]:
+    """A site with Redis; the test starts the rest."""
+    with running_site(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def web(site: Site) -> Web:
+    """The site's web server."""
+    return Web(site)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.contrib.sessions.models import Session
 from django.db import connection
 from websockets.exceptions import InvalidStatus
 
-from tests.flow.site import Site, running_site
+from tests.flow.site import Site
 from tests.webapp.runs.live import Page, Training, Web, sign_in
 from tests.webapp.runs.rows import Bench, make_bench
 from webapp.accounts.models import Membership, User
@@ -22,17 +20,6 @@ from webapp.runs.models import Run
 from webapp.runs.stream import stream_key
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def site(transactional_db: None, settings: Any) -> Iterator[Site]:
-    with running_site(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def web(site: Site) -> Web:
-    return Web(site)
 
 
 @pytest.fixture
