@@ -118,8 +118,11 @@ def _values(rows: Sequence[RawRow], column: str) -> list[Any]:
 
 
 def _is_text(rows: Sequence[RawRow], column: str | None) -> bool:
-    """Whether the column holds plain values; a file without rows is judged by its names alone."""
-    return column is not None and all(isinstance(value, str | int | float) for value in _values(rows, column))
+    """Whether most cells of the column are plain values (one bad row hides no layout); without rows its name alone counts."""
+    if column is None:
+        return False
+    values = _values(rows, column)
+    return sum(isinstance(value, str | int | float) for value in values) * 2 > len(values) or not values
 
 
 def turns_of(value: Any) -> list[Any] | None:
@@ -139,7 +142,8 @@ def _turn_keys(rows: Sequence[RawRow], column: str) -> tuple[str, str] | None:
         if turns and isinstance(turns[0], dict):
             role = next((key for key in names.ROLE_KEYS if key in turns[0]), None)
             text = next((key for key in names.VALUE_KEYS if key in turns[0]), None)
-            return (role, text) if role and text else None
+            if role and text:
+                return role, text
     return None
 
 
