@@ -56,6 +56,8 @@ def _export_adapter(context: ExportContext, scratch: Path, trained: Reference) -
         try:
             artifacts.append(_export_merged(context, scratch, adapter, trained, into))
         except GraftError as refused:
+            if refused.code != "merge_refused":
+                raise
             context.emit("warning", code=refused.code, message=refused.message, remedy=refused.remedy)
     return artifacts
 
