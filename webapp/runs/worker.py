@@ -44,25 +44,26 @@ def stopping() -> bool:
     return _STOPPING[0] == 1
 
 
-def connect(app: Any) -> None:
-    """Makes this process a worker of ours; called once, when Celery has begun to be one and before it forks."""
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+def _on_init(instance: Any, **_: Any) -> None:
+    """The first word of a worker, of any queue: this module has been imported with the tasks, and nothing is forked yet."""
     die_with_parent()
-    signals.celeryd_after_setup.connect(_on_setup, weak=False)
-    signals.worker_process_init.connect(_on_pool_child, weak=False)
-    signals.worker_shutting_down.connect(_on_shutting_down, weak=False)
-    app.steps["consumer"].add(Heartbeat)
+    instance.app.steps["consumer"].add(Heartbeat)
 
 
+@signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
 def _on_setup(sender: str, instance: Any, **_: Any) -> None:
     if trains(instance.app):
         _device.update(probe())
         log.info("%s: %s", sender, _device)
 
 
+@signals.worker_process_init.connect  # type: ignore[untyped-decorator]
 def _on_pool_child(**_: Any) -> None:
     die_with_parent(_MAIN_PID)
 
 
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _on_shutting_down(**_: Any) -> None:
     # Within a signal handler: this one byte is all that is safe to write, and all that is needed.
     _STOPPING[0] = 1

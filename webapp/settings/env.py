@@ -32,9 +32,9 @@ class Environment(BaseSettings):
     log_level: str = "INFO"
     time_zone: str = "UTC"
 
-    database_url: str = Field("", validation_alias=AliasChoices("DATABASE_URL"))
-    redis_url: str = Field("", validation_alias=AliasChoices("REDIS_URL"))
-    hub_endpoint: str = Field("https://huggingface.co", validation_alias=AliasChoices("HF_ENDPOINT"))
+    database_url: str = Field(default="", validation_alias=AliasChoices("DATABASE_URL"))
+    redis_url: str = Field(default="", validation_alias=AliasChoices("REDIS_URL"))
+    hub_endpoint: str = Field(default="https://huggingface.co", validation_alias=AliasChoices("HF_ENDPOINT"))
 
     upload_limit_bytes: int = 20 * 2**30
     request_limit_bytes: int = 2 * 2**20

@@ -1,0 +1,153 @@
+"""`manage.py up`: one command brings everything up, keeps it up, and takes everything down."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.flow.site import wait_for
+from webapp.core.up.site import web_answers
+from webapp.settings.env import PROJECT
+
+HOST = "127.0.0.1"
+pytestmark = pytest.mark.slow
+
+
+class Up:
+    """A site started by `up`."""
+
+    def __init__(self, var: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            self.port: int = probe.getsockname()[1]
+        self.var = var
+        self.output = var.parent / "up.log"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("GRAFT_", "DJANGO_"))}
+        self.environment = {
+            **kept,
+            "GRAFT_VAR": str(var),
+            "GRAFT_PORT": str(self.port),
+            "GRAFT_SAMPLE_MODEL": "/nowhere",
+            "GRAFT_HEARTBEAT_SECONDS": "0.5",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Runs `manage.py up`."""
+        with self.output.open("ab") as output:
+            command = [sys.executable, "manage.py", "up"]
+            return subprocess.Popen(command, cwd=PROJECT, env=self.environment, stdout=output, stderr=output, start_new_session=True)
+
+    def text(self) -> str:
+        """All that it has printed."""
+        return self.output.read_text(errors="replace")
+
+    def ready(self) -> None:
+        """Waits until everything is up, both workers included."""
+        wait_for(lambda: self.text().count("ready.") >= 2 or self.process.poll() is not None, 90)
+        assert self.process.poll() is None, self.text()
+
+    def tree(self) -> list[psutil.Process]:
+        """Every process of the site."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def named(self, part: str) -> psutil.Process:
+        """The direct child whose command holds `part`."""
+        (found,) = [child for child in psutil.Process(self.process.pid).children() if part in " ".join(child.cmdline())]
+        return found
+
+
+@pytest.fixture
+def up() -> Iterator[Up]:
+    folder = Path(tempfile.mkdtemp(prefix="graft-up-"))
+    running = Up(folder / "var")
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def dead(processes: list[psutil.Process]) -> bool:
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+
+
+def again(up: Up, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "manage.py", "up", *options]
+    return subprocess.run(command, cwd=PROJECT, env=up.environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_up_keeps_alive_refuses_a_second_and_leaves_nothing(up: Up) -> None:
+    up.ready()
+    text = up.text()
+    assert f"Graft is at http://{HOST}:{up.port}" in text
+    assert text.count("user name: admin   password: ") == 1
+    assert "embedded redis-server" in text
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (up.var, *up.var.iterdir())}
+    assert {name for name, mode in modes.items() if mode & 0o077} == set()
+    assert modes["secret-key"] == 0o600
+
+    second = again(up)
+    assert second.returncode == 1
+    assert f"runs already (process {up.process.pid})" in second.stderr
+
+    up.named("uvicorn").kill()
+    up.named("redis-server").kill()
+    wait_for(lambda: "web        | ended with -9" in up.text() and "redis      | ended with -9" in up.text(), 10)
+    wait_for(lambda: web_answers(HOST, up.port), 30)
+    wait_for(lambda: len(up.tree()) >= 7, 30)
+
+    processes = up.tree()
+    began = time.monotonic()
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(15) == 0
+    assert time.monotonic() - began < 10
+    assert dead(processes)
+
+
+def test_a_second_start_repeats_nothing_and_a_killed_one_leaves_nothing(up: Up) -> None:
+    up.ready()
+    key = (up.var / "secret-key").read_text()
+    notes = json.loads((up.var / "prepared.json").read_text())
+    processes = up.tree()
+    up.process.kill()
+    up.process.wait()
+    wait_for(lambda: dead(processes), 5)
+
+    up.output.unlink()
+    began = time.monotonic()
+    up.process = up.start()
+    wait_for(lambda: "Graft is at" in up.text(), 60)
+    spent = time.monotonic() - began
+    up.ready()
+
+    assert "password:" not in up.text()
+    assert (up.var / "secret-key").read_text() == key
+    assert json.loads((up.var / "prepared.json").read_text()) == notes
+    # Under 4 s on an idle machine.
+    assert spent < 30
+
+
+def test_a_taken_port_is_said(up: Up) -> None:
+    up.ready()
+    elsewhere = {**up.environment, "GRAFT_VAR": str(up.var.parent / "other")}
+    command = [sys.executable, "manage.py", "up", "--port", str(up.port)]
+    answer = subprocess.run(command, cwd=PROJECT, env=elsewhere, capture_output=True, text=True, timeout=60, check=False)
+
+    assert answer.returncode == 1
+    assert f"Port {up.port} on {HOST} is taken by another program." in answer.stderr
+    assert not (up.var.parent / "other" / "graft.sqlite3").exists()
