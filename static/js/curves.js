@@ -1,5 +1,5 @@
 // The curves of a run in the browser: the server's snapshot (smoothed whole, then cut into buckets) and the live points after it.
-import { bytes, number, rate } from "./formats.js";
+import { axisBytes, bytes, number, rate } from "./formats.js";
 
 /** The most live points that are kept beside a snapshot; beyond it a new snapshot is due. */
 export const TAIL_POINTS = 3000;
@@ -111,6 +111,7 @@ export function definition(metric, curves, words) {
       return {
         lines: curves.memoryKeys().map((key, index) => ({ name: `${key}.mean`, label: words[key], colour: `s${index + 1}`, ...band(key) })),
         format: bytes,
+        formatAxis: axisBytes,
       };
   }
 }

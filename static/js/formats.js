@@ -25,17 +25,30 @@ export function rate(value) {
   return `${mantissa.replace(/\.?0+$/, "")}e${Number(exponent)}`;
 }
 
-/** A size in decimal units (1 kB = 1000 bytes). */
+const SIZES = ["B", "kB", "MB", "GB", "TB"];
+
+/** A size in decimal units (1 kB = 1000 bytes), three significant digits. */
 export function bytes(value) {
   if (!isNumber(value)) return NONE;
-  const units = ["B", "kB", "MB", "GB", "TB"];
   let size = value;
   let unit = 0;
-  while (Math.abs(size) >= 999.5 && unit < units.length - 1) {
+  while (Math.abs(size) >= 999.5 && unit < SIZES.length - 1) {
     size /= 1000;
     unit += 1;
   }
-  return `${size.toFixed(unit === 0 || size >= 99.95 ? 0 : 1)}${THIN}${units[unit]}`;
+  const digits = unit === 0 || Math.abs(size) >= 99.95 ? 0 : Math.abs(size) >= 9.995 ? 1 : 2;
+  return `${size.toFixed(digits)}${THIN}${SIZES[unit]}`;
+}
+
+/** Sizes of an axis: one unit for all, and as many digits as tell neighbours apart. */
+export function axisBytes(values) {
+  const known = values.filter(isNumber);
+  if (!known.length) return values.map(() => "");
+  const unit = Math.min(SIZES.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(...known.map(Math.abs), 1)) / 3)));
+  const scale = 1000 ** unit;
+  const gap = known.length > 1 ? Math.abs(known[1] - known[0]) / scale : 1;
+  const digits = unit === 0 ? 0 : Math.min(6, Math.max(0, Math.ceil(-Math.log10(gap) - 1e-9)));
+  return values.map((value) => (isNumber(value) ? `${(value / scale).toFixed(digits)}${THIN}${SIZES[unit]}` : ""));
 }
 
 const UNITS = [

@@ -35,6 +35,7 @@ export class LiveChart extends HTMLElement {
   #columns = [];
   #marks = [];
   #format = String;
+  #formatAxis = String;
   #log = false;
   #zoomed = false;
   #resize = null;
@@ -50,9 +51,9 @@ export class LiveChart extends HTMLElement {
     this.readout = make("div", { class: "readout" });
     this.plotBox = make("div", { class: "plot", tabindex: "0", role: "img" });
     this.spoken = make("p", { class: "sr", "aria-live": "polite" });
-    this.table = make("div", { class: "scroll", tabindex: "0", role: "region" });
+    this.table = make("div", { class: "scroll", tabindex: "0", role: "group" });
     this.table.setAttribute("aria-label", `${this.getAttribute("heading")}: table`);
-    this.details = make("details", { class: "disclosure sm" }, make("summary", {}, this.getAttribute("table-words") ?? "Table"), this.table);
+    this.details = make("details", { class: "sm" }, make("summary", {}, this.getAttribute("table-words") ?? "Table"), this.table);
     this.details.addEventListener("toggle", () => this.#fillTable());
     this.plotBox.addEventListener("keydown", (event) => this.#key(event));
     this.replaceChildren(make("div", { class: "bar" }, heading, make("span", { class: "grow" }), this.logButton), this.readout, this.plotBox, this.spoken, this.details);
@@ -75,11 +76,13 @@ export class LiveChart extends HTMLElement {
 
   /**
    * What the chart shows. Each line: `label`, `colour` (s1 to s8), and optionally `dash`, `faint`, `points`, `low` and `high` (the names
-   * of columns that bound a band around it); `name` is its own column. `format` writes a value, `formatX` a place on the x axis.
+   * of columns that bound a band around it); `name` is its own column. `format` writes a value, `formatX` a place on the x axis,
+   * `formatAxis` the values of the y axis where they need each other to be told apart.
    */
-  define(lines, { format, formatX }) {
+  define(lines, { format, formatAxis, formatX }) {
     this.#lines = lines;
     this.#format = format;
+    this.#formatAxis = formatAxis ?? ((places) => places.map((value) => (value === null ? "" : format(value))));
     this.formatX = formatX;
     this.#rebuild();
   }
@@ -147,8 +150,8 @@ export class LiveChart extends HTMLElement {
       legend: { show: false },
       scales: { x: { time: false }, y: this.#log ? { distr: 3 } : {} },
       axes: [
-        { ...axis, values: (_plot, places) => places.map((place) => this.formatX(place)), space: 64 },
-        { ...axis, size: 64, values: (_plot, places) => places.map((value) => (value === null ? "" : this.#format(value))) },
+        { ...axis, size: 28, values: (_plot, places) => places.map((place) => this.formatX(place)), space: 64 },
+        { ...axis, size: 64, values: (_plot, places) => this.#formatAxis(places) },
       ],
       cursor: { sync: { key: "run", setSeries: false, scales: ["x", null] }, drag: { x: true, y: false, setScale: false }, y: false },
       series: [{}, ...this.#seriesOptions()],

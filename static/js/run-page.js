@@ -96,12 +96,12 @@ class RunPage extends HTMLElement {
     const curves = this.#curves;
     for (const chart of this.charts) {
       const metric = chart.getAttribute("metric");
-      const { lines, format } = definition(metric, curves, this.words);
+      const { lines, ...formatting } = definition(metric, curves, this.words);
       const key = JSON.stringify([curves.axis, lines]);
       chart.xWord = this.words[curves.axis];
       if (chart.dataset.defined !== key) {
         chart.dataset.defined = key;
-        chart.define(lines, { format, formatX: this.#formatOfX() });
+        chart.define(lines, { ...formatting, formatX: this.#formatOfX() });
       }
       const [x, columns] = metric === "loss" ? curves.loss() : [curves.x, curves.columns];
       chart.draw(x, columns, curves.nonfinite);

@@ -1,10 +1,12 @@
 // Times in the reader's own zone and words: <time datetime="..." data-as="ago|clock|date">. The server's text stays where scripts do not run.
 
-const LANGUAGE = document.documentElement.lang || undefined;
+const LANGUAGE = document.documentElement.lang || "en";
+// The reader's own variant of the page's language: an English page shows 22 Nov to one and Nov 22 to another.
+const LOCALE = navigator.languages.find((each) => each.split("-")[0] === LANGUAGE.split("-")[0]) ?? LANGUAGE;
 const RELATIVE = new Intl.RelativeTimeFormat(LANGUAGE, { numeric: "auto", style: "short" });
-const FULL = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "medium", timeStyle: "medium" });
-const CLOCK = new Intl.DateTimeFormat(LANGUAGE, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const DATE = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "medium", timeStyle: "short" });
+const FULL = new Intl.DateTimeFormat(LOCALE, { dateStyle: "medium", timeStyle: "medium" });
+const CLOCK = new Intl.DateTimeFormat(LOCALE, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const DATE = new Intl.DateTimeFormat(LOCALE, { dateStyle: "medium", timeStyle: "short" });
 const STEPS = [
   [60, "second", 1],
   [3600, "minute", 60],

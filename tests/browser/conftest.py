@@ -15,7 +15,8 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from django.test import Client
+from django.conf import settings
+from django.test import Client, override_settings
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from tests.flow.site import Site, running_site, wait_for
@@ -54,13 +55,20 @@ class LiveSite(Site):
     url: str
 
 
-@pytest.fixture
-def live_site(transactional_db: None, settings: Any, collected_static: Path) -> Iterator[LiveSite]:
-    """A site with Redis and a web process; the database is the test's own."""
-    with running_site(settings) as site:
+@pytest.fixture(scope="module")
+def processes(django_db_setup: None, collected_static: Path) -> Iterator[LiveSite]:
+    """A site with Redis and a web process, for all tests of a module."""
+    # Within an override, what is set on the settings is forgotten at its end.
+    with override_settings(), running_site(settings) as site:
         (site.var / "static").symlink_to(collected_static)
         start_web(site)
         yield site  # type: ignore[misc]
+
+
+@pytest.fixture
+def live_site(processes: LiveSite, transactional_db: None) -> LiveSite:
+    """The site, with a database that is empty at the beginning of each test."""
+    return processes
 
 
 def start_web(site: Site) -> None:

@@ -93,9 +93,9 @@ def test_the_charts_answer_to_keys_and_tell_their_numbers(open_page: Opener, ben
     chart.locator(".plot").focus()
     page.keyboard.press("End")
     page.keyboard.press("ArrowLeft")
-    expect(chart.locator("[aria-live]")).to_contain_text("step 39: each step")
+    expect(chart.locator("[aria-live]")).to_contain_text("step 39: raw")
     loss = Record.objects.get(run=run, kind="step", step=39).data["loss"]
-    assert f"each step {loss:.4g}" in chart.locator("[aria-live]").inner_text()
+    assert f"raw {loss:.4g}" in chart.locator("[aria-live]").inner_text()
     chart.locator("summary").click()
     expect(chart.locator("tbody tr")).to_have_count(40)
     chart.get_by_role("button", name="Loss: log").click()

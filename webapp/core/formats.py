@@ -33,13 +33,13 @@ def format_rate(value: Any) -> str:
     if number is None:
         return NONE
     if number == 0 or abs(number) >= 0.01:
-        return f"{number:g}"
+        return f"{float(f'{number:.6g}'):.10g}"
     mantissa, exponent = f"{number:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def format_bytes(value: Any) -> str:
-    """A size in decimal units (1 kB = 1000 bytes), three significant digits at most."""
+    """A size in decimal units (1 kB = 1000 bytes), three significant digits."""
     number = number_of(value)
     if number is None:
         return NONE
@@ -47,7 +47,7 @@ def format_bytes(value: Any) -> str:
         if abs(number) < 999.5 or unit == "TB":
             break
         number /= 1000
-    digits = 0 if unit == "B" or number >= 99.95 else 1
+    digits = 0 if unit == "B" or abs(number) >= 99.95 else 1 if abs(number) >= 9.995 else 2
     return f"{number:.{digits}f}{THIN}{unit}"
 
 

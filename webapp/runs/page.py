@@ -245,7 +245,7 @@ def words() -> dict[str, Any]:
     """What the page's scripts say, in the reader's language."""
     return {
         "step": _("step"), "epoch": _("epoch"), "tokens": _("tokens"), "seconds": _("time"),
-        "raw": _("each step"), "smoothed": _("smoothed"), "validation": _("validation"), "rate": _("learning rate"),
+        "raw": _("raw"), "smoothed": _("smoothed"), "validation": _("validation"), "rate": _("learning rate"),
         "resident_bytes": _("resident"), "allocated_bytes": _("allocated"), "reserved_bytes": _("reserved"),
         "device_used_bytes": _("device"),
         "progress": _("step {done} / {total}"), "eta": _("ETA {time}"),
