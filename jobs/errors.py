@@ -94,9 +94,9 @@ CATALOGUE: dict[str, ErrorText] = {
     "lines_skipped": ErrorText("The first {count} lines before the header were left out.", "Remove them from the file if that is wrong."),
     "chat_no_question": ErrorText("{place}: no user turn before the answer.", "Nothing, if that is meant; some chat templates refuse it."),
     "chat_order": ErrorText("{place}: two {role} turns in a row.", "Nothing, if that is meant; some chat templates refuse it."),
-    "duplicate_rows": ErrorText("{count} rows stand more than once in {split}.", "Remove the copies, unless they are meant to weigh more."),
+    "duplicate_rows": ErrorText("Exact copies of rows that stand before them in {split}: {count}.", "Remove the copies, unless they are meant to weigh more."),
     "split_overlap": ErrorText(
-        "{count} rows of {split} also stand in {other}, so the result on {split} will look better than it is.", "Remove them from one of the two."
+        "Rows of {split} that also stand in {other}: {count}. The result on {split} will look better than it is.", "Remove them from one of the two."
     ),
     "label_single": ErrorText("Every row has the same label, '{label}'.", "Add rows with other labels: there is nothing to tell apart."),
     "label_alike": ErrorText("The labels {labels} differ in capitals or spaces only.", "Write them alike, or they are learned apart."),

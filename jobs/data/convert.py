@@ -61,8 +61,13 @@ def _text(value: dict[str, Any], column: str, *, answer: bool = False, optional:
 
 
 def _whole(text: str) -> str:
+    """Refuses what could not be written again: it may come from a column of Parquet or from JSON within a cell, unchecked so far."""
     if "\x00" in text:
         raise _BadRowError("text_broken", what="a text holds a zero character, which cannot be stored")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _BadRowError("text_broken", what="a text holds half of a character (a lone \\ud8.. or \\udc..)") from None
     return text
 
 

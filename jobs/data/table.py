@@ -192,6 +192,8 @@ def read_table(file: io.TextIOWrapper, facts: TextFacts, dialect: Dialect, limit
             fault = _quote_reason(failure)
         number = dialect.skipped + reader.line_num + 1  # type: ignore[attr-defined]
         yield from waiting
+        # A header that is broken is a problem already, and no later row takes its place.
+        header = header and not (waiting and cells == [])
         waiting.clear()
         at = place(start)
         if cells is None:

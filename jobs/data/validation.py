@@ -26,6 +26,7 @@ from jobs.errors import UserError
 from jobs.spec import Mapping
 
 SPLITS = ("train", "validation", "test")
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _read_file(source: Source, split: str, mapping: Mapping, findings: Findings,
         if isinstance(item, Row):
             for warning in record_warnings(record, item):
                 findings.add(warning, split)
-        line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        line = _ENCODE(record).encode() + b"\n"
         figures.add(record, item.line, line)
         if writer is not None:
             writer.write(line)

@@ -234,6 +234,7 @@ REFUSED: list[tuple[str, Mapping, dict[str, Any], str, str]] = [
         "text_broken",
         "zero character",
     ),
+    ("half a character in JSON within a cell", MESSAGES, {"messages": '[{"role": "user", "content": "\\ud83d"}]'}, "text_broken", "half"),
     ("Alpaca without output", ALPACA, {"i": "Add", "o": None}, "field_missing", "'o' is missing"),
     ("Alpaca with an empty output", ALPACA, {"i": "Add", "o": ""}, "answer_empty", "'o'"),
     ("pair with a list", PAIRS, {"p": "Hi", "c": ["Hello"]}, "field_type", "'c' holds a list, not text"),

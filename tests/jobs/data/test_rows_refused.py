@@ -109,6 +109,14 @@ def test_bad_row_of_a_table(tmp_path: Path, text: str, code: str, line: int, wor
     assert words in problem.message
 
 
+def test_a_broken_header_costs_no_row(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"\xf6\xc3\xb6\xc3\xb6,b\n1,2\n")
+    problem, row = list(open_rows(path))
+    assert isinstance(problem, Problem)
+    assert (problem.code, problem.line, row.line) == ("text_broken", 1, 2)
+
+
 def test_a_quote_never_closed_is_named_at_the_row_that_opens_it(tmp_path: Path):
     path = tmp_path / "rows.csv"
     path.write_text('a,b\n1,2\n"3,4\n5,6\n', encoding="utf-8")

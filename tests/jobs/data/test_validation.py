@@ -126,7 +126,7 @@ def test_separate_files_are_kept_apart_and_their_overlap_is_said(tmp_path: Path)
         {"split": "test", "line": 3, "other": "validation", "other_line": 1},
     ]
     assert outcome.report["warning_counts"] == {"split_overlap": 3, "duplicate_rows": 1}
-    assert outcome.report["notes"][0]["message"] == "1 rows stand more than once in train."
+    assert outcome.report["notes"][0]["message"] == "Exact copies of rows that stand before them in train: 1."
 
 
 def test_a_file_of_another_layout_is_refused(tmp_path: Path):
