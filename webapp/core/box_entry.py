@@ -57,7 +57,7 @@ def main() -> None:
 
 def _cut_network() -> bool:
     """A network of its own, with nothing in it."""
-    return _LIBC.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
+    return bool(_LIBC.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
 
 
 def _limit_reach(plan: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from django import forms
 from django.forms import BoundField
+from django.http import QueryDict
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -85,10 +86,10 @@ class MappingForm(forms.Form):
         label=_("Skip rows that cannot be used"), required=False, help_text=_("They are counted and listed in the report.")
     )
 
-    def __init__(self, *args: Any, version: DatasetVersion, **kwargs: Any) -> None:
+    def __init__(self, data: QueryDict | None = None, *, version: DatasetVersion) -> None:
         self.version = version
         self.columns = columns_of(version)
-        super().__init__(*args, initial=_initial(version), **kwargs)
+        super().__init__(data, initial=_initial(version))
         for layout in LAYOUTS:
             required, optional = FIELDS[layout]
             for field in (*required, *optional):

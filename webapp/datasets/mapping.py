@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from jobs.data.formats import mapping_from_json
@@ -12,13 +12,19 @@ from jobs.errors import UserError
 from jobs.spec import Format, Mapping
 from webapp.datasets.models import DatasetVersion
 
+# A text, or one that is translated when it is shown.
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise
+
+    Text = str | _StrPromise
+
 
 @dataclass(frozen=True)
 class Words:
     """A name and a sentence."""
 
-    name: str | Promise
-    help: str | Promise
+    name: Text
+    help: Text
 
 
 LAYOUTS: dict[Format, Words] = {
@@ -29,7 +35,7 @@ LAYOUTS: dict[Format, Words] = {
     "classification": Words(_("Text with label"), _("A column of texts and a column of labels: the model answers with the label.")),
     "text": Words(_("Plain text"), _("One column of text; the model learns to write more of it.")),
 }
-FIELD_NAMES: dict[str, str | Promise] = {
+FIELD_NAMES: dict[str, Text] = {
     "messages": _("Messages"),
     "conversations": _("Turns"),
     "from": _("Key of the speaker within a turn"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def membership(cast: Cast, person: User) -> Membership:
 
 def test_each_role_may_do_what_those_before_it_may() -> None:
     actions = list(ACTIONS.values())
-    assert all(less < more for less, more in zip(actions, actions[1:], strict=False))
+    assert all(less < more for less, more in pairwise(actions))
     assert list(ACTIONS) == [Role.VIEWER, Role.MEMBER, Role.MAINTAINER, Role.OWNER]
 
 

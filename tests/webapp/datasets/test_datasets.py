@@ -28,6 +28,7 @@ from webapp.datasets.services.validate import manifest_sha256, validate
 from webapp.work.models import OutboxMessage
 
 CSV = b"frage;absicht\n" + b"".join(b"Wo ist Paket %d?;%s\n" % (n, (b"versand", b"rechnung")[n % 2]) for n in range(40))
+LABELLED = {"format": "classification", "classification.text": "frage", "classification.label": "absicht"}
 GOOD = {"prompt": "Two and two?", "completion": "Four."}
 
 
@@ -137,9 +138,7 @@ def test_hostile_text_stays_text(cast: Cast) -> None:
 def test_a_change_of_the_mapping_renders_the_rows_anew(cast: Cast) -> None:
     version = draft(cast, CSV)
     client = cast.client(cast.bob)
-    form = form_of(
-        version, cast, **{"format": "classification", "classification.text": "frage", "classification.label": "absicht", "instruction": "Say why:"}
-    )  # fmt: skip
+    form = form_of(version, cast, **LABELLED, instruction="Say why:")
     part = client.post(reverse("datasets:preview", args=[version.pk]), form, headers={"HX-Request": "true"}).content.decode()
     assert "<html" not in part
     assert "Say why:" in part
@@ -155,7 +154,9 @@ def test_a_change_of_the_mapping_renders_the_rows_anew(cast: Cast) -> None:
 
 def test_a_mapping_that_lacks_a_column_says_so(cast: Cast) -> None:
     version = draft(cast, CSV)
-    form = form_of(version, cast, **{"format": "prompt_completion", "prompt_completion.prompt": "frage", "prompt_completion.completion": ""})
+    form = form_of(
+        version, cast, **{"format": "prompt_completion", "prompt_completion.prompt": "frage", "prompt_completion.completion": ""}
+    )
     answer = cast.client(cast.bob).post(reverse("datasets:validate", args=[version.pk]), form)
     assert answer.status_code == 422
     assert "prompt_completion.completion" in answer.context["form"].errors
@@ -175,10 +176,7 @@ def settle(version: DatasetVersion, cast: Cast, **changes: Any) -> DatasetVersio
 
 
 def test_validation_is_announced_and_gives_a_version_that_never_changes(cast: Cast) -> None:
-    version = settle(
-        draft(cast, CSV), cast,
-        **{"format": "classification", "classification.text": "frage", "classification.label": "absicht", "validation_percent": "10", "test_percent": "20"},
-    )  # fmt: skip
+    version = settle(draft(cast, CSV), cast, **LABELLED, validation_percent="10", test_percent="20")
     assert version.state == "validating"
     assert [(ring.task, ring.subject, ring.queue) for ring in OutboxMessage.objects.all()] == [("datasets.validate", version.pk, "short")]
     assert 'hx-trigger="every 1s"' in page(version, cast)
@@ -190,9 +188,10 @@ def test_validation_is_announced_and_gives_a_version_that_never_changes(cast: Ca
     assert [len(list(read_records(version.folder / f"{split}.jsonl", None))) for split in version.manifest] == [29, 3, 8]
     shown = page(version, cast)
     assert reverse("runs:new", args=["night"]) not in shown
-    assert f"{reverse('runs:new', args=['night'])}?dataset={version.pk}" in cast.client(cast.bob).get(
-        reverse("datasets:version", args=[version.pk])
-    ).content.decode()
+    assert (
+        f"{reverse('runs:new', args=['night'])}?dataset={version.pk}"
+        in cast.client(cast.bob).get(reverse("datasets:version", args=[version.pk])).content.decode()
+    )
     before = DatasetVersion.objects.filter(pk=version.pk).values().get()
     validate(version.pk)
     with pytest.raises(UserError) as refused:
@@ -203,7 +202,9 @@ def test_validation_is_announced_and_gives_a_version_that_never_changes(cast: Ca
 
 
 def test_bad_rows_are_refused_with_their_lines_and_skipped_only_by_choice(cast: Cast) -> None:
-    version = settle(draft(cast, lines(GOOD, "{broken", {"prompt": "x", "completion": ""}, {**GOOD, "prompt": "other"}), "rows.jsonl"), cast)
+    version = settle(
+        draft(cast, lines(GOOD, "{broken", {"prompt": "x", "completion": ""}, {**GOOD, "prompt": "other"}), "rows.jsonl"), cast
+    )
     validate(version.pk)
     version.refresh_from_db()
     assert version.state == "invalid"

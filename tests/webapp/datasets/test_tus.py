@@ -150,10 +150,17 @@ def test_metadata_must_be_base64(tus: Tus) -> None:
 @pytest.mark.parametrize(
     ("name", "label"),
     [
-        ("../../etc/passwd", "passwd"), ("..\\..\\win.ini", "win.ini"), ("/abs/rows.csv", "rows.csv"), ("a\r\nSet-Cookie: x", "aSet-Cookie: x"),
-        ("x\x00.csv", "x.csv"), ("", "file"), ("..", ".."), ("\u202egnp.csv", "gnp.csv"), ("ü" * 300 + ".csv", "ü" * 251 + ".csv"),
+        ("../../etc/passwd", "passwd"),
+        ("..\\..\\win.ini", "win.ini"),
+        ("/abs/rows.csv", "rows.csv"),
+        ("a\r\nSet-Cookie: x", "aSet-Cookie: x"),
+        ("x\x00.csv", "x.csv"),
+        ("", "file"),
+        ("..", ".."),
+        ("\u202egnp.csv", "gnp.csv"),
+        ("ü" * 300 + ".csv", "ü" * 251 + ".csv"),
     ],
-)  # fmt: skip
+)
 def test_a_name_is_a_label_and_never_a_path(name: str, label: str, tus: Tus) -> None:
     assert label_of(name) == label
     tus.create(4, name)
