@@ -100,12 +100,11 @@ export class LiveChart extends HTMLElement {
     }
   }
 
-  /** Shows [min, max] of x, or everything where it is null; says nothing to others. */
+  /** Shows x from `range.min` to `range.max`, or everything where `range` is null; says nothing to others. */
   zoom(range) {
     this.#zoomed = Boolean(range);
     if (!this.#plot || !this.#x.length) return;
-    const [min, max] = range ?? [this.#x[0], this.#x.at(-1)];
-    this.#plot.setScale("x", { min, max });
+    this.#plot.setScale("x", range ?? { min: this.#x[0], max: this.#x.at(-1) });
   }
 
   #data() {
@@ -146,7 +145,7 @@ export class LiveChart extends HTMLElement {
     return {
       width: this.plotBox.clientWidth,
       height: HEIGHT,
-      padding: [8, 8, 0, 0],
+      padding: [8, 16, 0, 0],
       legend: { show: false },
       scales: { x: { time: false }, y: this.#log ? { distr: 3 } : {} },
       axes: [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import pytest
@@ -142,13 +143,48 @@ def test_the_page_says_by_itself_that_contact_is_lost_and_comes_back(open_page: 
     story.tell(State.RUNNING)
     page = open_page(bench.user, reverse("runs:detail", args=[run.id]))
     expect(page.locator("[data-live-state]")).to_have_text("live")
-    page.context.set_offline(True)
-    page.evaluate("0")
-    page.context.set_offline(False)
-    told = len(story.events)
-    story.steps(6, 9)
-    send(live_site, run, story.events[told:])
-    expect(page.locator('[data-live="progress"]')).to_have_text(f"step 9 / {story.total}", timeout=15_000)
+    web = live_site.processes["web"]
+    web.send_signal(signal.SIGSTOP)
+    try:
+        expect(page.locator("[data-live-state]")).to_have_text("lost contact", timeout=20_000)
+        told = len(story.events)
+        story.steps(6, 9)
+        send(live_site, run, story.events[told:])
+    finally:
+        web.send_signal(signal.SIGCONT)
+    expect(page.locator("[data-live-state]")).to_have_text("live", timeout=20_000)
+    expect(page.locator('[data-live="progress"]')).to_have_text(f"step 9 / {story.total}")
+    expect(page.locator('live-chart[metric="loss"] .readout')).to_contain_text("step 9 ")
+
+
+def test_zooming_one_chart_zooms_all_and_can_be_undone(open_page: Opener, bench: Bench) -> None:
+    run = stories.finished(bench.launch(), 40)
+    page = open_page(bench.user, reverse("runs:detail", args=[run.id]))
+    wait_for_charts(page)
+    reset = page.get_by_role("button", name="reset zoom")
+    expect(reset).to_be_disabled()
+    before = canvases(page)
+    area = page.locator('live-chart[metric="loss"] .u-over')
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 40, steps=4)
+    page.mouse.up()
+    expect(reset).to_be_enabled()
+    zoomed = canvases(page)
+    assert all(one != other for one, other in zip(before, zoomed, strict=True))
+    reset.click()
+    expect(reset).to_be_disabled()
+    assert canvases(page) == before
+
+
+def canvases(page: Page) -> list[str]:
+    """What is drawn, after the next frames."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    pictures: list[str] = page.evaluate("() => [...document.querySelectorAll('live-chart canvas')].map((canvas) => canvas.toDataURL())")
+    return pictures
 
 
 def test_the_end_of_a_run_reaches_the_open_page(open_page: Opener, bench: Bench) -> None:

@@ -15,6 +15,7 @@ from jobs.methods.registry import all_methods
 from tests.webapp.runs import stories
 from tests.webapp.runs.rows import Bench, make_bench
 from webapp.accounts.models import Membership, Role, User
+from webapp.core import formats
 from webapp.core.formats import THIN
 from webapp.runs.models import Run, Worker
 from webapp.runs.states import State
@@ -66,7 +67,7 @@ def test_the_list_shows_the_figures_of_each_run(alice: Client, bench: Bench) -> 
     assert "0.120" in row
     assert f"10{THIN}%" in row
     assert f"95{THIN}%" in row
-    assert f"1.3{THIN}GB" in row
+    assert formats.format_bytes(run.summary["peak_memory_bytes"]) in row
     assert '<svg class="spark"' in row
     assert "every 3s" not in page, "nothing moves, so nothing asks again"
 
