@@ -45,25 +45,24 @@ class Web:
         query = "" if after is None else f"?after={after}"
         origin = headers.pop("origin", f"http://{HOST}:{self.port}")
         sent = {"Cookie": f"sessionid={cookie}", **headers}
-        return Page(
-            connect(
-                f"ws://{HOST}:{self.port}/ws/runs/{run.pk}/{query}",
-                additional_headers=sent,
-                origin=Origin(origin),
-                max_size=None,
-                open_timeout=20,
-            ).__enter__()
-        )
+        connection = connect(
+            f"ws://{HOST}:{self.port}/ws/runs/{run.pk}/{query}",
+            additional_headers=sent,
+            origin=Origin(origin),
+            max_size=None,
+            open_timeout=20,
+        ).__enter__()
+        return Page(connection, after or "0-0")
 
 
 class Page:
     """What a browser has been sent."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection, cursor: str) -> None:
         self.connection = connection
         self.events: list[dict[str, Any]] = []
         self.runs: list[dict[str, Any]] = []
-        self.cursor = "0-0"
+        self.cursor = cursor
         self.code: int | None = None
 
     def read(self, seconds: float) -> bool:

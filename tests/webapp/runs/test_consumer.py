@@ -157,6 +157,8 @@ def test_killed_servers_lose_and_repeat_nothing(web: Web, site: Site, run: Run, 
     finally:
         over.set()
         trainer.join()
+    training.steps(50)
+    training.ship()
     last = web.page(run, cookie, after=cursor).until(lambda page: page.cursor == f"1-{training.step}", 20)
 
     assert seen + last.ids == numbers(1, 1, training.step)

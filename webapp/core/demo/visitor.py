@@ -142,8 +142,8 @@ class Visitor:
                 except (ConnectionClosed, TimeoutError):
                     return cursor, False
                 if frame["type"] == "run":
+                    self._tell(followed.run, frame["run"])
                     followed.run = frame["run"]
-                    self.say(f"{frame['run']['label']}: step {frame['run']['last_step']} of {frame['run']['total_steps']}")
                 elif frame["type"] == "events":
                     followed.events += frame["events"]
                     cursor = frame["cursor"]
@@ -152,6 +152,14 @@ class Visitor:
                 if followed.over():
                     return cursor, True
         return cursor, False
+
+    def _tell(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        """Says what has changed, where that is worth a line."""
+        shown = ("label", "phase", "last_step")
+        if [before.get(key) for key in shown] != [now[key] for key in shown]:
+            phase = now["phase"] or {}
+            done = f"{phase.get('name', '')} {phase.get('done', '')}"
+            self.say(f"{now['label']}: {done}, step {now['last_step']} of {now['total_steps']}")
 
     def artifact_links(self, run_id: str) -> list[str]:
         """The download links on the run's page."""
