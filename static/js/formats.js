@@ -47,7 +47,8 @@ export function axisBytes(values) {
   const unit = Math.min(SIZES.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(...known.map(Math.abs), 1)) / 3)));
   const scale = 1000 ** unit;
   const gap = known.length > 1 ? Math.abs(known[1] - known[0]) / scale : 1;
-  const digits = unit === 0 ? 0 : Math.min(6, Math.max(0, Math.ceil(-Math.log10(gap) - 1e-9)));
+  let digits = 0;
+  while (unit > 0 && digits < 6 && Math.abs(gap * 10 ** digits - Math.round(gap * 10 ** digits)) > 0.01) digits += 1;
   return values.map((value) => (isNumber(value) ? `${(value / scale).toFixed(digits)}${THIN}${SIZES[unit]}` : ""));
 }
 
