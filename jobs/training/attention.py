@@ -73,7 +73,7 @@ def packed_attention(  # noqa: PLR0917 the signature is transformers'
     pieces = []
     # Split, not sliced: the gradient of a split is one concatenation, that of each slice a zero tensor as large as the batch.
     lengths = [end - start for start, end in _Current.segments]
-    for q, k, v in zip(query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True):
+    for q, k, v in zip(*(torch.split(tensor, lengths, dim=2) for tensor in (query, key, value)), strict=True):
         length = q.shape[2]
         window = sliding_window if sliding_window and sliding_window < length else None
         if softcap:

@@ -96,6 +96,7 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float 
     return softcap * torch.tanh(scores / softcap) if softcap else scores
 
 
+@torch.no_grad()
 def score(hidden: Tensor, head: Head, labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """(sum of the cross-entropies, number of labels that are the most likely token), float64 [], without gradients."""
     head = head._replace(weight=head.weight.to(dtype))
