@@ -147,8 +147,8 @@ class MappingForm(forms.Form):
 
 def _initial(version: DatasetVersion) -> dict[str, Any]:
     initial: dict[str, Any] = {
-        "validation_percent": round(version.validation_share * 100, 4),
-        "test_percent": round(version.test_share * 100, 4),
+        "validation_percent": f"{version.validation_share * 100:g}",
+        "test_percent": f"{version.test_share * 100:g}",
         "seed": version.seed,
         "skip_bad_rows": version.skip_bad_rows,
     }

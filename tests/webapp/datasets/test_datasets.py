@@ -19,6 +19,7 @@ from jobs.data.records import read_records
 from jobs.errors import UserError
 from jobs.spec import Mapping
 from tests.webapp.cast import Cast
+from webapp.celery import app
 from webapp.core.locks import alone
 from webapp.datasets.models import Dataset, DatasetVersion, Upload
 from webapp.datasets.services.reconcile import reconcile
@@ -249,6 +250,16 @@ def test_a_second_copy_of_the_task_does_nothing(cast: Cast) -> None:
     version.refresh_from_db()
     assert version.state == "validating"
     assert not version.folder.exists()
+
+
+def test_the_task_is_registered_under_its_name_and_acknowledged_late(cast: Cast) -> None:
+    app.loader.import_default_modules()
+    task = app.tasks["datasets.validate"]
+    assert (task.acks_late, task.time_limit, task.soft_time_limit) == (True, 300, 270)
+    version = settle(draft(cast, lines(GOOD, {**GOOD, "prompt": "b"}), "rows.jsonl"), cast)
+    task(str(version.pk))
+    version.refresh_from_db()
+    assert version.state == "ready"
 
 
 def test_what_a_killed_validation_left_is_cleared(cast: Cast) -> None:
