@@ -138,7 +138,7 @@ def test_a_second_start_repeats_nothing_and_a_killed_one_leaves_nothing(up: Up) 
     assert "password:" not in up.text()
     assert (up.var / "secret-key").read_text() == key
     assert json.loads((up.var / "prepared.json").read_text()) == notes
-    # Under 4 s on an idle machine.
+    # The promise is 10 s; the rest is for a machine that is busy with other tests.
     assert spent < 30
 
 

@@ -12,8 +12,8 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-# 3.35 brought RETURNING, which Django uses; 3.37 is the oldest that WAL and our JSON queries were tried with.
-_SQLITE_OLDEST = (3, 37, 0)
+# From this version on the JSON functions, which the curves are read with, are always built in.
+_SQLITE_OLDEST = (3, 38, 0)
 _KEY_LENGTH = 32
 _SOCKET_LENGTH = 107
 

@@ -69,7 +69,7 @@ class Visitor:
 
     def sign_in(self, name: str, password: str) -> None:
         """Signs in by the form."""
-        page = self.http.get("/login/").text
+        page = self._page("/login/")
         answer = self._post("/login/", {**form_values(page, "username"), "username": name, "password": password})
         self._redirected(answer, "sign in")
 
@@ -95,14 +95,14 @@ class Visitor:
         """Uploads the files, takes the mapping that the page proposes, and waits for the report; gives the version's id."""
         fields = {f"{split}_upload": self.upload(team, file) for split, file in files.items()}
         place = f"/t/{team}/datasets/new/"
-        answer = self._post(place, {**form_values(self.http.get(place).text, "name"), "name": name, **fields})
+        answer = self._post(place, {**form_values(self._page(place), "name"), "name": name, **fields})
         page = self._redirected(answer, "make a dataset")
         version = page.rstrip("/").rpartition("/")[2]
-        mapping = form_values(self.http.get(page).text, "format")
+        mapping = form_values(self._page(page), "format")
         self.say(f"mapping: {mapping['format']}")
         self._redirected(self._post(f"{page}validate/", mapping), "validate")
         deadline = time.monotonic() + 120
-        while f"?dataset={version}" not in (text := self.http.get(page).text):
+        while f"?dataset={version}" not in (text := self._page(page)):
             if time.monotonic() > deadline:
                 raise DemoFailed(f"the dataset did not become ready: {_words(text)[-600:]}")
             time.sleep(0.5)
@@ -110,7 +110,7 @@ class Visitor:
 
     def launch(self, team: str, version: str, values: dict[str, str]) -> str:
         """Fills in the form of a new run and sends it; gives the run's id."""
-        page = self.http.get(f"/t/{team}/runs/new/", params={"dataset": version}).text
+        page = self._page(f"/t/{team}/runs/new/?dataset={version}")
         fields = form_values(page, "base_model")
         unknown = set(values) - set(fields)
         if unknown:
@@ -163,7 +163,7 @@ class Visitor:
 
     def artifact_links(self, run_id: str) -> list[str]:
         """The download links on the run's page."""
-        page = self.http.get(f"/runs/{run_id}/").text
+        page = self._page(f"/runs/{run_id}/")
         return sorted(set(re.findall(r'href="(/artifacts/[0-9a-f-]{36}/download/)"', page)))
 
     def download(self, link: str) -> tuple[int, str]:
@@ -182,6 +182,11 @@ class Visitor:
 
     def _token(self) -> dict[str, str]:
         return {"X-CSRFToken": self.http.cookies["csrftoken"]}
+
+    def _page(self, place: str) -> str:
+        answer = self.http.get(place)
+        self._expect(answer, 200, f"open {place}")
+        return answer.text
 
     def _post(self, place: str, fields: dict[str, str]) -> httpx.Response:
         return self.http.post(place, data=fields, headers=self._token())

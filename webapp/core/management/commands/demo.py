@@ -6,6 +6,7 @@ Progress goes to standard error; the last line of standard output is one JSON ob
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -35,7 +36,7 @@ READY_SECONDS = 120.0
 RUN_SECONDS = 330.0
 STOP_SECONDS = 15.0
 LEAST_GAIN = 0.3
-# What the form is filled in with, by method; measured on two CPU cores with the sample model and data.
+# What the form is filled in with, by method: few steps at a high rate, to end soon on a CPU.
 TRAINING: dict[str, dict[str, str]] = {
     "lora": {"training_epochs": "3", "training_learning_rate": "0.0005"},
     "qlora": {"training_epochs": "2", "training_learning_rate": "0.0005"},
@@ -56,6 +57,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Prints the result. Raises `CommandError` (exit 1) where a promise was broken, after the result where there is one."""
         began = time.monotonic()
+        # One line for each request would hide the progress.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         password = secrets.token_urlsafe(12)
         try:
             with own_site(password) as (var, port):
