@@ -187,11 +187,13 @@ def test_full_model_loads_without_graft(tmp_path, precision):
     (event,) = export_run(context)
     folder = unpack(context, event, tmp_path / "m")
     assert (event["name"], event["kind"]) == ("tickets-v2-model.zip", "model")
-    loaded = as_a_stranger(tmp_path, "model", folder, context.base_folder, precision)
-    expected = logits_of(context.model, HELD_OUT, precision)
-    assert largest_difference(expected, loaded["logits"]) == pytest.approx(event["details"]["merge_max_difference"], rel=1e-3, abs=1e-4)
-    assert 0 < event["details"]["merge_max_difference"] < 0.5
-    assert event["details"]["dtype"] == precision
+    loaded = as_a_stranger(tmp_path, "model", folder, context.base_folder)
+    expected = logits_of(context.model, HELD_OUT, "float32")
+    details = event["details"]
+    assert details["dtype"] == "float32"
+    assert largest_difference(expected, loaded["logits"]) == pytest.approx(details["merge_max_difference"], abs=1e-4)
+    assert 0 < details["merge_max_difference"] < 0.5  # weights trained in float32, stored in bfloat16 as the base was
+    assert details["top1_agreement"] > 0.9
     base_bytes = sum(path.stat().st_size for path in context.base_folder.glob("*.safetensors"))
     assert sum(member["bytes"] for member in event["files"] if member["name"].endswith(".safetensors")) == pytest.approx(
         base_bytes, rel=0.01
@@ -209,9 +211,31 @@ def test_qlora_dequantised_is_faithful_and_original_is_another_model(tmp_path):
     assert dequantised["details"]["mean_kl"] < 0.1 * original["details"]["mean_kl"]
     assert dequantised["details"]["top1_agreement"] > original["details"]["top1_agreement"]
     assert [data["model"] for data in recorder.of("eval")] == ["merged", "dequantised"]
+    loaded = as_a_stranger(tmp_path, "merged", unpack(context, dequantised, tmp_path / "d"), context.base_folder)
+    expected = logits_of(context.model, HELD_OUT, "float32")
+    assert largest_difference(expected, loaded["logits"]) == pytest.approx(dequantised["details"]["merge_max_difference"], abs=1e-4)
+    assert {event["details"]["dtype"] for event in (original, dequantised)} == {"float32"}
+
+
+def test_without_memory_for_float32_the_comparison_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.export.parity._room_for_float32", lambda model: False)
+    context, _ = tuned_context(tmp_path, "qlora", merge="dequantised", precision="bfloat16", dtype=torch.bfloat16)
+    _, dequantised = export_run(context)
     loaded = as_a_stranger(tmp_path, "merged", unpack(context, dequantised, tmp_path / "d"), context.base_folder, "bfloat16")
     expected = logits_of(context.model, HELD_OUT, "bfloat16")
+    assert dequantised["details"]["dtype"] == "bfloat16"
     assert largest_difference(expected, loaded["logits"]) == pytest.approx(dequantised["details"]["merge_max_difference"], rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_widening_leaves_the_model_as_it_was(tmp_path, method):
+    context, _ = tuned_context(tmp_path, method, precision="bfloat16", dtype=torch.bfloat16)
+    state = {name: value.clone() for name, value in context.model.state_dict().items()}
+    before = logits_of(context.model, HELD_OUT, "bfloat16")
+    wide = logits_of(context.model, HELD_OUT, "float32")
+    assert 0 < largest_difference(before, [logits.tolist() for logits in wide]) < 1
+    assert all(torch.equal(value, state[name]) and value.dtype == state[name].dtype for name, value in context.model.state_dict().items())
+    assert largest_difference(before, [logits.tolist() for logits in logits_of(context.model, HELD_OUT, "bfloat16")]) == 0
 
 
 @pytest.mark.parametrize(("method", "merge", "names"), [("lora", "none", ["adapter"]), ("lora", "both", ["adapter", "merged"])])
