@@ -17,6 +17,7 @@ from typing import Any
 
 from jobs.errors import ExitCode, GraftError
 from jobs.events import Event, EventWriter
+from jobs.methods.registry import get_method
 from jobs.models.device import owned_threads
 from jobs.spec import load_spec
 
@@ -51,9 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, emit: _Emitter, stop: _Stop) -> int:
     """The run, with every way to end told by a `finished` event."""
     try:
+        spec = load_spec(arguments.spec)
+        get_method(spec.method.id).resolve(dict(spec.method.settings))  # before torch is loaded: a wrong spec is refused at once
         from jobs.run import execute, write_spec
 
-        spec = load_spec(arguments.spec)
         write_spec(spec, arguments.out)
         step = execute(spec, arguments.out, arguments.resume, emit=emit, stop=stop)
     except GraftError as error:

@@ -53,11 +53,19 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "granite, scaled logits": GraniteConfig(**SHAPE, logits_scaling=4.0),
     "mixtral": MixtralConfig(**SHAPE, num_local_experts=4),
     "gpt2": GPT2Config(
-        vocab_size=VOCABULARY, n_embd=64, n_layer=2, n_head=4, n_positions=128, bos_token_id=0, eos_token_id=1,
-        attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0,
-    ),  # fmt: skip
+        vocab_size=VOCABULARY,
+        n_embd=64,
+        n_layer=2,
+        n_head=4,
+        n_positions=128,
+        bos_token_id=0,
+        eos_token_id=1,
+        attn_pdrop=0.0,
+        embd_pdrop=0.0,
+        resid_pdrop=0.0,
+    ),
     "lfm2, convolutions": Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False),
-}  # fmt: skip
+}
 LORA = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": "all-linear"}
 
 

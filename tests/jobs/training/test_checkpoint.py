@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path, monkeypatch):
 
 def test_killed_at_random_none_is_torn(tmp_path):
     """SIGKILL at random moments: every checkpoint that can be seen is whole, and there always is one to go on from."""
-    moments = random.Random(0)
+    moments = random.Random(0)  # noqa: S311 moments, no secrets
     reached = 0
     command = [sys.executable, "-c", WRITERS, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writers:

@@ -53,6 +53,27 @@ def test_each_way_gives_the_same_gradients(packs, own_head):
     assert float((plain - other).norm() / plain.norm()) < 1e-6
 
 
+def _outer_rows(forward, rows, outer):
+    """Hidden states of the first and the last of three rows, and the gradient of their squares at the embeddings of those two."""
+    batch = forward.batch(rows)
+    captured = []
+
+    def capture(_module, _inputs, output):
+        output.retain_grad()
+        captured.append(output)
+
+    handle = forward.model.get_input_embeddings().register_forward_hook(capture)
+    with forward.running(batch):
+        states = forward.hidden(batch)
+        kept = torch.cat([states[: outer[0]], states[sum(outer) :]])
+        kept.square().sum().backward()
+    handle.remove()
+    gradient = captured[0].grad[0]
+    start, end = len(rows[0].ids), len(rows[0].ids) + len(rows[1].ids)
+    assert float(gradient[start:end].abs().max()) == 0.0, "a row's loss reaches back into another row"
+    return kept.detach(), torch.cat([gradient[:start], gradient[end:]])
+
+
 @pytest.mark.parametrize("architecture", [name for name in CONFIGS if name not in UNPACKED])
 def test_a_poisoned_neighbour_moves_nothing(architecture):
     """Rows before and after the changed one keep logits and gradients, to the bit in a dense model."""
@@ -62,24 +83,10 @@ def test_a_poisoned_neighbour_moves_nothing(architecture):
     poisoned = [rows[0], Encoded((rows[1].ids + 7) % VOCABULARY, rows[1].trained), rows[2]]
     forward, _ = choose_forward(model, rows, dtype=torch.float32, device="cpu")
     outer = int(rows[0].trained.sum()), int(rows[1].trained.sum())
-    seen = []
-    for batch_rows in (rows, poisoned):
-        batch = forward.batch(batch_rows)
-        embeddings = model.get_input_embeddings()
-        captured = []
-        handle = embeddings.register_forward_hook(lambda _module, _inputs, output: captured.append(output) or output.retain_grad())
-        with forward.running(batch):
-            states = forward.hidden(batch)
-            kept = torch.cat([states[: outer[0]], states[sum(outer) :]])
-            kept.square().sum().backward()
-        handle.remove()
-        gradient = captured[0].grad[0]
-        start, end = len(rows[0].ids), len(rows[0].ids) + len(rows[1].ids)
-        assert float(gradient[start:end].abs().max()) == 0.0, "a row's loss reaches back into another row"
-        seen.append((kept.detach(), torch.cat([gradient[:start], gradient[end:]])))
+    first, second = (_outer_rows(forward, batch_rows, outer) for batch_rows in (rows, poisoned))
     tolerance = 1e-6 if architecture == "mixtral" else 0.0
-    assert float((seen[0][0] - seen[1][0]).abs().max()) <= tolerance
-    assert float((seen[0][1] - seen[1][1]).abs().max()) <= tolerance * 10
+    assert float((first[0] - second[0]).abs().max()) <= tolerance
+    assert float((first[1] - second[1]).abs().max()) <= tolerance * 10
 
 
 def test_what_is_not_exact_is_said():
