@@ -80,11 +80,14 @@ CATALOGUE: dict[str, ErrorText] = {
     "answer_empty": ErrorText("{place}: the answer ('{field}') is empty, so there is nothing to learn.", "Fill it in, or skip the row."),
     "chat_message": ErrorText("{place}: message {number} {reason}.", 'Write it as {{"role": "user", "content": "..."}}, or skip the row.'),
     "chat_role": ErrorText("{place}: message {number} has the role '{role}'.", "Use system, user or assistant, or skip the row."),
-    "chat_tools": ErrorText("{place}: the row uses tools ({found}).", "Only text turns can be trained on yet: remove the tools or skip the row."),
+    "chat_tools": ErrorText(
+        "{place}: the row uses tools ({found}).", "Only text turns can be trained on yet: remove the tools or skip the row."
+    ),
     "chat_no_answer": ErrorText("{place}: there is no answer of the assistant to learn from.", "Add one, or skip the row."),
     # Said, not refused.
     "encoding_guessed": ErrorText(
-        "The file is not UTF-8; it was read as {encoding}, which is a guess.", "Look at the accented letters in the preview, or save as UTF-8."
+        "The file is not UTF-8; it was read as {encoding}, which is a guess.",
+        "Look at the accented letters in the preview, or save as UTF-8.",
     ),
     "newline_mixed": ErrorText("The file mixes kinds of line ends ({found}).", "Nothing, if the rows in the preview are right."),
     "header_missing": ErrorText(
@@ -94,9 +97,12 @@ CATALOGUE: dict[str, ErrorText] = {
     "lines_skipped": ErrorText("The first {count} lines before the header were left out.", "Remove them from the file if that is wrong."),
     "chat_no_question": ErrorText("{place}: no user turn before the answer.", "Nothing, if that is meant; some chat templates refuse it."),
     "chat_order": ErrorText("{place}: two {role} turns in a row.", "Nothing, if that is meant; some chat templates refuse it."),
-    "duplicate_rows": ErrorText("Exact copies of rows that stand before them in {split}: {count}.", "Remove the copies, unless they are meant to weigh more."),
+    "duplicate_rows": ErrorText(
+        "Exact copies of rows that stand before them in {split}: {count}.", "Remove the copies, unless they are meant to weigh more."
+    ),
     "split_overlap": ErrorText(
-        "Rows of {split} that also stand in {other}: {count}. The result on {split} will look better than it is.", "Remove them from one of the two."
+        "Rows of {split} that also stand in {other}: {count}. The result on {split} will look better than it is.",
+        "Remove them from one of the two.",
     ),
     "label_single": ErrorText("Every row has the same label, '{label}'.", "Add rows with other labels: there is nothing to tell apart."),
     "label_alike": ErrorText("The labels {labels} differ in capitals or spaces only.", "Write them alike, or they are learned apart."),
@@ -105,7 +111,8 @@ CATALOGUE: dict[str, ErrorText] = {
         "Choose the layout prompt and completion, with 'chosen' as the answer, where 'chosen' is text.",
     ),
     "unwanted_answers": ErrorText(
-        "The column '{name}' seems to mark {what}; every answer would be trained on.", "Remove the rows that the model should not learn from."
+        "The column '{name}' seems to mark {what}; every answer would be trained on.",
+        "Remove the rows that the model should not learn from.",
     ),
     "no_rows": ErrorText("No usable row was found.", "Check the mapping of the columns, or choose another file."),
     "mapping_invalid": ErrorText("The mapping does not fit the file: {reason}.", "Choose the columns again."),
@@ -130,16 +137,26 @@ CATALOGUE: dict[str, ErrorText] = {
     "already_member": ErrorText("{who} is already in this team.", "Change the role on the members page instead."),
     # -- uploads and datasets ------------------------------------------------------------------------------------
     "upload_too_large": ErrorText("The file has {bytes} bytes; this site takes at most {limit}.", "Gzip the file, or split it."),
-    "upload_incomplete": ErrorText("The upload of '{name}' is not complete.", "Choose the file again: the upload goes on where it stopped."),
+    "upload_incomplete": ErrorText(
+        "The upload of '{name}' is not complete.", "Choose the file again: the upload goes on where it stopped."
+    ),
     "upload_unknown": ErrorText("The uploaded file is no longer there.", "Upload it again."),
-    "dataset_name_taken": ErrorText("This team already has a dataset named '{name}'.", "Choose another name, or add a version to that dataset."),
+    "dataset_name_taken": ErrorText(
+        "This team already has a dataset named '{name}'.", "Choose another name, or add a version to that dataset."
+    ),
     "version_fixed": ErrorText("This dataset version is {state} and can no longer change.", "Make a new version of the dataset."),
     "hub_name": ErrorText("{value} is no {what} on the Hugging Face Hub.", "Write it as the Hub does, such as HuggingFaceTB/SmolLM2-135M."),
     "model_exists": ErrorText("This team already has the model '{name}'.", "Open it in the list, or name another revision."),
     # -- the box: a file from a user is read in a bounded child process ------------------------------------------
-    "box_memory": ErrorText("Reading the file took more than {limit} of memory, so it was stopped.", "Split the file, or check that it is what it seems."),
-    "box_time": ErrorText("Reading the file took longer than {limit}, so it was stopped.", "Split the file, or check that it is what it seems."),
-    "box_output": ErrorText("Reading the file produced more than {limit}, so it was stopped.", "Split the file, or check that it is what it seems."),
+    "box_memory": ErrorText(
+        "Reading the file took more than {limit} of memory, so it was stopped.", "Split the file, or check that it is what it seems."
+    ),
+    "box_time": ErrorText(
+        "Reading the file took longer than {limit}, so it was stopped.", "Split the file, or check that it is what it seems."
+    ),
+    "box_output": ErrorText(
+        "Reading the file produced more than {limit}, so it was stopped.", "Split the file, or check that it is what it seems."
+    ),
     "box_crashed": ErrorText("The reader crashed on this file ({reason}).", "Check that the file is what it seems; save it anew as JSONL."),
     # -- model, method, device -----------------------------------------------------------------------------------
     "model_missing": ErrorText("There is no model at {path}.", "Add the base model again."),
@@ -167,7 +184,8 @@ CATALOGUE: dict[str, ErrorText] = {
     ),
     "download": ErrorText("The download failed: {reason}.", "Check the name, the network and the token, then try again."),
     "merge_refused": ErrorText(
-        "The exported model is not offered: {reason}.", "The adapter, where there is one, is intact: load it on top of the base model.",
+        "The exported model is not offered: {reason}.",
+        "The adapter, where there is one, is intact: load it on top of the base model.",
         ExitCode.INTERNAL,
     ),
     "preempted": ErrorText("Stopped on request after step {step}.", "Resume to continue.", ExitCode.PREEMPTED),

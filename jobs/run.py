@@ -14,13 +14,14 @@ from typing import Any
 import torch
 
 from jobs.data.encoding import LENGTH_CAP
+from jobs.device import Device, choose_precision
 from jobs.errors import GraftError
 from jobs.evaluation import evaluate
 from jobs.events import finite
 from jobs.export import ExportContext, export_run
 from jobs.methods.entry import Method, SettingValue
 from jobs.methods.registry import get_method
-from jobs.models.device import Device, check_method, choose_precision, probe
+from jobs.models.device import probe
 from jobs.models.loading import DTYPES, load_model, load_tokenizer
 from jobs.spec import RunSpec
 from jobs.training import checkpoint
@@ -53,7 +54,7 @@ class Session:
         """Looks at the device, and refuses by `UserError` what it or the method cannot do."""
         method, device = get_method(spec.method.id), probe()
         settings = method.resolve(dict(spec.method.settings))
-        check_method(method, device)
+        method.check_device(device)
         return cls(spec, method, settings, device, choose_precision(spec.training.precision, device), out, emit, stop)
 
     @property

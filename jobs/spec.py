@@ -59,7 +59,8 @@ class Mapping:
 @dataclass(frozen=True)
 class DataSpec:
     """The rows. Without a mapping it is recognised from the training file; without a validation file, `validation_share`
-    of the training rows is set aside, chosen by the seed."""
+    of the training rows is set aside, chosen by the seed.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -123,7 +124,8 @@ class EvaluationSpec:
 @dataclass(frozen=True)
 class ExportSpec:
     """What is left behind for download. `dequantised` merges into the dequantised 4-bit base, faithful to what was trained;
-    `original` into the 16-bit base, and the merged model is evaluated again."""
+    `original` into the 16-bit base, and the merged model is evaluated again.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -180,9 +182,7 @@ def load_spec(path: Path) -> RunSpec:
     def absolute(name: str | None) -> str | None:
         return None if name is None else str(base / name)
 
-    data = replace(
-        spec.data, train=str(base / spec.data.train), validation=absolute(spec.data.validation), test=absolute(spec.data.test)
-    )
+    data = replace(spec.data, train=str(base / spec.data.train), validation=absolute(spec.data.validation), test=absolute(spec.data.test))
     return replace(spec, model=replace(spec.model, path=str(base / spec.model.path)), data=data)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from jobs.models.loading import load_model
 LEAST_AGREEMENT = 0.5
 # Share of a device's free memory that a second copy of the model may take there; beyond it the host compares.
 ROOM = 0.8
+PHASE_SECONDS = 0.5
 
 
 def export_run(context: ExportContext) -> list[dict[str, Any]]:
@@ -155,14 +157,13 @@ def _pack(context: ExportContext, folder: Path, suffix: str, kind: str, details:
 
 
 def _progress(context: ExportContext, phase: str, unit: str) -> Callable[[int, int], None]:
-    """Emits a `phase` event at every whole percent."""
-    last = -1
+    """Emits a `phase` event at most every `PHASE_SECONDS`, and at the end."""
+    last = float("-inf")
 
     def report(done: int, total: int) -> None:
         nonlocal last
-        percent = 100 * done // max(total, 1)
-        if percent != last:
-            last = percent
+        if done == total or time.monotonic() - last >= PHASE_SECONDS:
+            last = time.monotonic()
             context.emit("phase", name=phase, done=done, total=total, unit=unit)
 
     return report

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jobs.device import Device
 from jobs.errors import UserError
 
 SettingValue = bool | int | float | str
@@ -29,7 +30,7 @@ class Setting:
         reason = self._fault(value)
         if reason:
             raise UserError("method_setting", method=method, setting=self.name, reason=reason, where={"field": self.name})
-        return float(value) if self.type == "float" else value  # type: ignore[no-any-return]
+        return float(value) if self.type == "float" else value
 
     def _fault(self, value: Any) -> str:
         kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "choice": (str,), "text": (str,)}
@@ -59,7 +60,8 @@ class Capabilities:
 @dataclass(frozen=True)
 class Method:
     """One entry. `application` is the import string (`package.module:function`) of the torch half,
-    `apply(model, settings, *, seed) -> model`, loaded on first use."""
+    `apply(model, settings, *, seed) -> model`, loaded on first use.
+    """
 
     id: str
     name: str
@@ -77,7 +79,21 @@ class Method:
         for name in given:
             if name not in known:
                 raise UserError(
-                    "method_setting", method=self.id, setting=name, where={"field": name},
+                    "method_setting",
+                    method=self.id,
+                    setting=name,
+                    where={"field": name},
                     reason=f"is unknown; known are {', '.join(known) or 'none'}",
                 )
         return {name: setting.check(self.id, given.get(name, setting.default)) for name, setting in known.items()}
+
+    def check_device(self, device: Device) -> None:
+        """Raises `UserError("device_cannot")` where this method does not run on such a device."""
+        if device["kind"] not in self.capabilities.devices:
+            raise UserError(
+                "device_cannot",
+                what=self.name,
+                reason=f"it needs {' or '.join(self.capabilities.devices)}, this is {device['name']}",
+                instead="Choose another method.",
+                where={"field": "method.id"},
+            )

@@ -1,30 +1,18 @@
-"""What this machine can do, and how much memory a process takes. Imports torch only where a GPU was found."""
+"""Looks what device this machine has, and how much memory a process takes. Imports torch only where a GPU was found."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import psutil
 
-from jobs.errors import UserError
-from jobs.methods.entry import Method
+from jobs.device import Device
 
 # Instructions that multiply bfloat16 in hardware; without them a CPU is slower in bfloat16 than in float32.
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 _BFLOAT16_COMPUTE_CAPABILITY = (8, 0)
-
-
-class Device(TypedDict):
-    """The answer of `python -m jobs device`; `memory_bytes` is of the GPU, or what this process may use of the machine's."""
-
-    kind: str
-    name: str
-    memory_bytes: int
-    threads: int
-    bfloat16: bool
-    count: int
 
 
 def probe() -> Device:
@@ -35,33 +23,6 @@ def probe() -> Device:
 def owned_threads() -> int:
     """The cores that this process may run on (`sched_getaffinity`): more threads than cores slow oneDNN and MKL down several-fold."""
     return len(os.sched_getaffinity(0))
-
-
-def choose_precision(asked: str, device: Device) -> str:
-    """`float32` or `bfloat16` for the spec's `auto`, `float32` or `bfloat16`. Raises `UserError("device_cannot")`."""
-    if asked == "auto":
-        return "bfloat16" if device["bfloat16"] else "float32"
-    if asked == "bfloat16" and device["kind"] == "cuda" and not device["bfloat16"]:
-        raise UserError(
-            "device_cannot",
-            what="bfloat16",
-            reason=f"{device['name']} has no bfloat16 arithmetic",
-            instead="Choose float32, or auto.",
-            where={"field": "training.precision"},
-        )
-    return asked
-
-
-def check_method(method: Method, device: Device) -> None:
-    """Raises `UserError("device_cannot")` where a method does not run on this kind of device."""
-    if device["kind"] not in method.capabilities.devices:
-        raise UserError(
-            "device_cannot",
-            what=method.name,
-            reason=f"it needs {' or '.join(method.capabilities.devices)}, this is {device['name']}",
-            instead="Choose another method.",
-            where={"field": "method.id"},
-        )
 
 
 def memory(kind: str) -> dict[str, int]:

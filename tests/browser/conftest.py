@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from tests.flow.site import Site, running_site, wait_for
 from webapp.accounts.models import User
-from webapp.core.up.commands import web_process
+from webapp.operate.up.commands import web_process
 from webapp.settings.env import PROJECT
 
 AXE = Path(__file__).parent / "vendor" / "axe-core-4.14.1" / "axe.min.js"

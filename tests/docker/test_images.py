@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from webapp.core.up.commands import site_processes
+from webapp.operate.up.commands import site_processes
 from webapp.settings.env import Environment
 
 PROJECT = Path(__file__).resolve().parents[2]

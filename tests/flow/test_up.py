@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests.flow.site import wait_for
-from webapp.core.up.site import web_answers
+from webapp.operate.up.site import web_answers
 from webapp.settings.env import PROJECT
 
 HOST = "127.0.0.1"

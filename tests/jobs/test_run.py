@@ -150,7 +150,6 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(straight, folder, tmp_pat
     ("changes", "code"),
     [
         ({"method": {"id": "magic"}}, "method_unknown"),
-        ({"model": {"path": "absent"}}, "model_missing"),
         ({"data": {"train": "absent.jsonl"}}, "file_missing"),
         ({"seed": -1}, "spec_bad_value"),
         ({"training": {"max_length": 8}}, "nothing_to_learn"),

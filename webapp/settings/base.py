@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
-from csp.constants import NONE, NONCE, SELF
+from csp.constants import NONCE, NONE, SELF
 
 from webapp.settings.env import ENV, PROJECT
 
@@ -54,6 +54,7 @@ INSTALLED_APPS = [
     "webapp.catalog",
     "webapp.runs",
     "webapp.artifacts",
+    "webapp.operate",
 ]
 
 MIDDLEWARE = [

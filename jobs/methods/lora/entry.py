@@ -7,12 +7,14 @@ SETTINGS = (
         "rank", "Rank", "int", 16, "Width of the two low-rank matrices. More rank, more capacity and memory; 8 to 64 is usual.", 1, 1024
     ),
     Setting("alpha", "Alpha", "float", 32, "The update is scaled by alpha / rank. Twice the rank is a common choice.", 0.001, 4096),
+    Setting("dropout", "Dropout", "float", 0.0, "Share of the adapter's inputs dropped while training. 0.05 helps on few rows.", 0, 0.9),
     Setting(
-        "dropout", "Dropout", "float", 0.0, "Share of the adapter's inputs dropped while training. 0.05 helps on few rows.", 0, 0.9
-    ),
-    Setting(
-        "targets", "Target modules", "choice", "all-linear",
-        "Which layers get an adapter. All linear layers learn best; attention only is smaller.", choices=("all-linear", "attention"),
+        "targets",
+        "Target modules",
+        "choice",
+        "all-linear",
+        "Which layers get an adapter. All linear layers learn best; attention only is smaller.",
+        choices=("all-linear", "attention"),
     ),
 )
 

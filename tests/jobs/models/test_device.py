@@ -11,9 +11,10 @@ from dataclasses import replace
 import psutil
 import pytest
 
+from jobs.device import Device, choose_precision
 from jobs.errors import UserError
 from jobs.methods.registry import get_method
-from jobs.models.device import Device, check_method, choose_precision, memory, probe
+from jobs.models.device import memory, probe
 
 CPU = Device(kind="cpu", name="a CPU", memory_bytes=1, threads=1, bfloat16=False, count=1)
 OLD_GPU = Device(kind="cuda", name="an old GPU", memory_bytes=1, threads=1, bfloat16=False, count=1)
@@ -56,9 +57,9 @@ def test_a_gpu_without_bfloat16_refuses_it():
 
 def test_a_method_for_gpus_is_refused_on_a_cpu():
     lora = get_method("lora")
-    check_method(lora, CPU)
+    lora.check_device(CPU)
     with pytest.raises(UserError, match="needs cuda"):
-        check_method(replace(lora, capabilities=replace(lora.capabilities, devices=("cuda",))), CPU)
+        replace(lora, capabilities=replace(lora.capabilities, devices=("cuda",))).check_device(CPU)
 
 
 def test_memory_of_this_process():

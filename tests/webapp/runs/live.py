@@ -17,8 +17,8 @@ from websockets.typing import Origin
 from jobs.events import EventWriter
 from tests.flow.site import Site, wait_for
 from webapp.accounts.models import User
-from webapp.core.up.commands import web_process
-from webapp.core.up.site import web_answers
+from webapp.operate.up.commands import web_process
+from webapp.operate.up.site import web_answers
 from webapp.runs.ingest import Archive, Wire
 from webapp.runs.models import Run
 

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 import jobs
+from jobs.device import Device, choose_precision
 from jobs.errors import UserError
 from jobs.methods.entry import Method
 from jobs.methods.registry import get_method
@@ -101,23 +102,10 @@ def _check_devices(method: Method, spec: RunSpec) -> None:
         raise refusals[0]
 
 
-def _refusal(method: Method, spec: RunSpec, device: dict[str, Any]) -> UserError | None:
-    kinds = method.capabilities.devices
-    if device["kind"] not in kinds:
-        return UserError(
-            "device_cannot",
-            what=method.name,
-            reason=f"it needs {' or '.join(kinds)}, and the workers have {device['name']}",
-            instead="Choose another method.",
-            where={"field": "method"},
-        )
-    # A CPU computes bfloat16 in software where it has no instructions for it; a GPU without them is refused by the engine.
-    if spec.training.precision == "bfloat16" and device["kind"] == "cuda" and not device["bfloat16"]:
-        return UserError(
-            "device_cannot",
-            what="bfloat16",
-            reason=f"{device['name']} has no bfloat16 arithmetic",
-            instead="Choose float32, or auto.",
-            where={"field": "training.precision"},
-        )
+def _refusal(method: Method, spec: RunSpec, device: Device) -> UserError | None:
+    try:
+        method.check_device(device)
+        choose_precision(spec.training.precision, device)
+    except UserError as refusal:
+        return refusal
     return None

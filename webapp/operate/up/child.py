@@ -13,7 +13,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from webapp.core.processes import PARENT_VARIABLE, signal_group
-from webapp.core.up.commands import Process
+from webapp.operate.up.commands import Process
 from webapp.settings.env import PROJECT
 
 FIRST_PAUSE_SECONDS = 0.5

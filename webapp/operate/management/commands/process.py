@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from webapp.core.up.commands import site_processes
+from webapp.operate.up.commands import site_processes
 from webapp.settings.env import ENV
 
 

@@ -18,8 +18,8 @@ from django.conf import settings
 from redis import RedisError
 
 from webapp.core.redis import client
-from webapp.core.up.child import Child
-from webapp.core.up.commands import redis_process, site_processes
+from webapp.operate.up.child import Child
+from webapp.operate.up.commands import redis_process, site_processes
 
 READY_SECONDS = 60.0
 # From Ctrl-C to the last process: a training has time for its checkpoint, then everything is killed, all within 10 s.

@@ -27,8 +27,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from jobs.events import read_events
 from jobs.methods.registry import METHODS
-from webapp.core.demo.visitor import DemoFailed, Followed, Visitor
-from webapp.core.management.commands.prepare import ADMINISTRATOR, FIRST_TEAM, SAMPLE_FILES
+from webapp.operate.demo.visitor import DemoFailed, Followed, Visitor
+from webapp.operate.management.commands.prepare import ADMINISTRATOR, FIRST_TEAM, SAMPLE_FILES
 from webapp.settings.env import ENV, PROJECT
 
 HOST = "127.0.0.1"

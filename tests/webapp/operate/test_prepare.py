@@ -14,8 +14,8 @@ from django.core.management.base import CommandError
 from tests.tiny import tiny_config, tiny_tokenizer
 from webapp.accounts.models import Membership, Role, Team, User
 from webapp.catalog.models import BaseModel
-from webapp.core.management.commands import prepare
 from webapp.datasets.models import Dataset, DatasetVersion
+from webapp.operate.management.commands import prepare
 from webapp.runs.models import Run
 from webapp.settings.env import ENV
 from webapp.work.models import OutboxMessage

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from webapp.core.demo.forms import form_values
+from webapp.operate.demo.forms import form_values
 
 PART_BYTES = 64 * 1024
 _TUS = {"Tus-Resumable": "1.0.0"}

@@ -11,8 +11,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from webapp.core.checks import stack
-from webapp.core.management.commands.prepare import make_folders, prepared
-from webapp.core.up.site import CannotStart, Site, check_port, only_one, reachable
+from webapp.operate.management.commands.prepare import make_folders, prepared
+from webapp.operate.up.site import CannotStart, Site, check_port, only_one, reachable
 from webapp.settings.env import ENV
 
 

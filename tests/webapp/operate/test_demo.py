@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from jobs.events import EventWriter
-from webapp.core.demo.forms import form_values
-from webapp.core.demo.visitor import Followed
-from webapp.core.management.commands.demo import accuracy, delivery, shortcomings
+from webapp.operate.demo.forms import form_values
+from webapp.operate.demo.visitor import Followed
+from webapp.operate.management.commands.demo import accuracy, delivery, shortcomings
 
 PAGE = """
 <form action="/search"><input name="q" value="x"></form>
