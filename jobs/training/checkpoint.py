@@ -170,7 +170,7 @@ class Clock:
     """When to write a checkpoint: every `every` steps where that is given, else by time.
 
     By time: after about 30 s or a tenth of the steps, whichever is later, and never so often that writing takes more than a twentieth
-    of the time; a new best validation loss is written at twice that rate. The last step always is.
+    of the time; a new best validation loss is written after half that time. The last step always is.
     """
 
     SECONDS = 30.0
@@ -190,7 +190,7 @@ class Clock:
         waited = time.monotonic() - self._time
         rest = self._cost / self.WRITING_SHARE
         if best:
-            return waited >= rest / 2
+            return waited >= max(self.SECONDS, rest) / 2
         return waited >= max(self.SECONDS, rest) and step - self._step >= self._total * self.SHARE
 
     def saved(self, step: int, seconds: float) -> None:
