@@ -11,4 +11,5 @@ os.environ.setdefault("GRAFT_VAR", str(TEST_VAR))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "false"
+# Playwright keeps an event loop in the main thread, in which the browser tests then speak to the database.
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"

@@ -58,9 +58,9 @@ def dispatcher_process() -> Process:
     return Process("dispatcher", (sys.executable, "manage.py", "dispatch"))
 
 
-def worker_process(name: str, queue: str, environment: dict[str, str] | None = None) -> Process:
-    """A Celery worker for one queue, one task at a time."""
-    options = ("-Q", queue, "-c", "1", "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO")
+def worker_process(name: str, queue: str, environment: dict[str, str] | None = None, *, at_once: int = 1) -> Process:
+    """A Celery worker for one queue."""
+    options = ("-Q", queue, "-c", str(at_once), "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO")
     command = (sys.executable, "-m", "celery", "--quiet", "-A", "webapp", "worker", *options)
     return Process(name, command, environment or {}, trains=queue == "train")
 
@@ -89,4 +89,6 @@ def visible_gpus() -> list[str]:
 
 def site_processes(host: str, port: int) -> list[Process]:
     """Every process but Redis, which must answer before these start."""
-    return [web_process(host, port), dispatcher_process(), worker_process("short", "short"), *training_processes()]
+    # Two short tasks at once, so that the validation of a dataset need not wait for the download of a model.
+    short = worker_process("short", "short", at_once=2)
+    return [web_process(host, port), dispatcher_process(), short, *training_processes()]

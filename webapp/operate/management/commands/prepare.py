@@ -30,7 +30,7 @@ FIRST_TEAM = "Graft"
 SAMPLE_DATASET = "Support tickets"
 SAMPLE_FILES = {"train": PROJECT / "examples" / "tickets" / "train.jsonl", "test": PROJECT / "examples" / "tickets" / "test.jsonl"}
 # Few steps, so a higher rate than the method's default: the first run is there to show an effect soon.
-FIRST_RUN: dict[str, Any] = {"epochs": 3, "learning_rate": 5e-4}
+FIRST_RUN: dict[str, Any] = {"epochs": 2, "learning_rate": 5e-4}
 _FOLDERS = ("redis", "uploads", "datasets", "models", "runs", "logs", "locks", "static")
 _KEY_BYTES = 48
 _PASSWORD_BYTES = 12
