@@ -13,12 +13,14 @@ The data of each kind (all sizes in bytes, all times in seconds):
 - `step`: `step epoch loss learning_rate gradient_norm tokens tokens_per_second elapsed_seconds eta_seconds memory`
   (`memory`: `resident_bytes` on CPU; `allocated_bytes reserved_bytes device_used_bytes device_total_bytes` on CUDA)
 - `eval`: `step epoch split model loss perplexity token_accuracy exact_match label_accuracy rows tokens seconds`; `split` is `validation`
-  or `test`, `model` is `base`, `tuned`, `merged` or `dequantised`; what was not measured is null
+  or `test`, `model` is `base`, `tuned`, `merged`, `dequantised` or `stored` (a fully trained model in the narrower dtype of its
+  download); what was not measured is null
 - `sample`: `step model index prompt answer expected correct`
 - `log`: `level message`
 - `checkpoint`: `step path bytes seconds best`; `path` is relative to the run's output folder
 - `artifact`: `name kind path bytes sha256 files details`; `kind` is `adapter`, `merged`, `model`; `files` lists what the zip holds
-  (`name bytes sha256 offset`, the offset of the stored bytes within the zip), `details` the facts of the merge
+  (`name bytes sha256 offset`, the offset of the stored bytes within the zip), `details` the facts of the exported weights:
+  `stored_dtype`, how far their logits are from the trained model's, what was measured on them
 - `warning`: `code message remedy`
 - `finished`: `outcome` (`succeeded`, `preempted`, `failed`), `step`, and where it failed `code message remedy where`
 """

@@ -22,6 +22,7 @@ Batching = Literal["auto", "packed", "padded"]
 Schedule = Literal["constant", "linear", "cosine"]
 LossOn = Literal["completion", "all"]
 Merge = Literal["none", "original", "dequantised", "both"]
+StoredDtype = Literal["base", "float32"]
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -124,12 +125,15 @@ class EvaluationSpec:
 @dataclass(frozen=True)
 class ExportSpec:
     """What is left behind for download. `dequantised` merges into the dequantised 4-bit base, faithful to what was trained;
-    `original` into the 16-bit base, and the merged model is evaluated again.
+    `original` into the 16-bit base, and the merged model is evaluated again. Merged and fully trained weights are stored in `dtype`:
+    `base`, as the base model's own files, which where those are 16-bit rounds a part of small updates away; `float32`, exact and twice
+    as large.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     merge: Merge = "original"
+    dtype: StoredDtype = "base"
     shard_bytes: Annotated[int, Field(ge=1_000_000)] = 2_000_000_000
 
 

@@ -21,19 +21,20 @@ MEASURES = (
 
 
 def model_card(
-    context: ExportContext, *, kind: str, results: Mapping[str, Mapping[str, Any]], merge: Mapping[str, Any] | None = None
+    context: ExportContext, *, kind: str, results: Mapping[str, Mapping[str, Any]], weights: Mapping[str, Any] | None = None
 ) -> str:
     """The text of README.md for an artifact of `kind` (`adapter`, `merged`, `model`).
 
-    `results` are the `eval` data to show, by model: those measured on just these weights (and the base, to compare). `merge` are the facts
-    of a merge. `context.facts` may hold `data` (a mapping of file name to sha256) and any plain value, shown as it stands.
+    `results` are the `eval` data to show, by model: those measured on just these weights (and the base, to compare). `weights` are the
+    facts of a merged or fully trained model's weights. `context.facts` may hold `data` (a mapping of file name to sha256) and any plain
+    value, shown as it stands.
     """
     parts = [
         _front_matter(context, kind),
         f"# {' '.join(context.spec.name.split()) or 'Fine-tuned model'}",
         _opening(context, kind),
         _table("Results on held-out rows", ["", *results], _result_rows(results)),
-        _table("Merge", ["", "Value"], [[name, _shown(value)] for name, value in (merge or {}).items()]),
+        _table("Weights", ["", "Value"], [[name, _shown(value)] for name, value in (weights or {}).items()]),
         _table("Training", ["Setting", "Value"], _training_rows(context)),
         _table("Data", ["File", "sha256"], [[name, f"`{digest}`"] for name, digest in context.facts.get("data", {}).items()]),
         _table("Libraries", ["Name", "Version"], [[name, version(name)] for name in LIBRARIES]),

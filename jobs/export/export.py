@@ -20,10 +20,13 @@ from jobs.export.context import ExportContext
 from jobs.export.full import save_full
 from jobs.export.merge import dequantised_weights, merge
 from jobs.export.parity import Parity, Reference, compare, reference
+from jobs.export.shards import floating_dtypes, read_checkpoint
 from jobs.models.loading import load_model
 
 # Below this share of equal likeliest tokens, a merge that should be faithful has gone wrong; rounding alone leaves far more.
 LEAST_AGREEMENT = 0.5
+# Full fine-tuning trains in float32 (see `load_model`): stored in these, it is another model and is measured again.
+NARROWER = ("bfloat16", "float16")
 # Share of a device's free memory that a second copy of the model may take there; beyond it the host compares.
 ROOM = 0.8
 PHASE_SECONDS = 0.5
@@ -35,7 +38,8 @@ def export_run(context: ExportContext) -> list[dict[str, Any]]:
     A method with an adapter gives `<name>-adapter.zip`, and for each merge asked for `<name>-merged.zip` (a quantised base:
     `<name>-merged-original.zip`, `<name>-merged-dequantised.zip`); full fine-tuning gives `<name>-model.zip`. A merged model is read
     back from its files, its logits are compared with the trained model's, and it is measured again; one that fails is left out with a
-    `warning` event, for the adapter is still good. Raises `OSError` (`ENOSPC` among them) with nothing half-made left behind, and
+    `warning` event, for the adapter is still good. A fully trained model is compared too, and measured again (as `stored`) where it is
+    stored in fewer bits than it was trained in. Raises `OSError` (`ENOSPC` among them) with nothing half-made left behind, and
     `GraftError("merge_refused")` where a fully fine-tuned model does not come back as it was trained.
     """
     scratch = context.out / ".export"
@@ -79,43 +83,58 @@ def _export_merged(context: ExportContext, scratch: Path, adapter: Path, trained
     weights = dequantised_weights(context.model) if into == "dequantised" else None
     try:
         how = merge(
-            context.base_folder, adapter, folder, shard_bytes=context.spec.export.shard_bytes, dequantised=weights,
-            progress=_progress(context, "merging", "tensors"),
+            context.base_folder, adapter, folder, shard_bytes=context.spec.export.shard_bytes, dtype=context.spec.export.dtype,
+            dequantised=weights, progress=_progress(context, "merging", "tensors"),
         )  # fmt: skip
     except ValueError as failure:
         raise GraftError("merge_refused", reason=failure) from failure
     quantised = context.method.capabilities.base_bits < 16
     faithful = into == "dequantised" or not quantised
-    model = _read_back(context, folder)
+    stored = list(floating_dtypes(read_checkpoint(folder)))
+    model = _read_back(context, folder, stored)
     parity = _prove(compare(model, trained), faithful=faithful)
     name = "dequantised" if into == "dequantised" else "merged"
     measured = context.reevaluate(model, name)
     del model
-    details = {"merge_into": into, "merged": how, **_parity_details(parity), **_measures(measured)}
+    details = {"merge_into": into, "merged": how, "stored_dtype": stored[0], **_parity_details(parity), **_measures(measured)}
     results = {"base": context.results.get("base", {}), name: measured}
     context.tokenizer.save_pretrained(folder)
-    (folder / CARD).write_text(model_card(context, kind="merged", results=results, merge=details), encoding="utf-8")
+    (folder / CARD).write_text(model_card(context, kind="merged", results=results, weights=details), encoding="utf-8")
     return _pack(context, folder, f"merged-{into}" if quantised else "merged", "merged", details)
 
 
 def _export_full(context: ExportContext, scratch: Path, trained: Reference) -> dict[str, Any]:
     folder = scratch / "model"
-    shard_bytes = context.spec.export.shard_bytes
-    save_full(context.model, context.base_folder, folder, shard_bytes=shard_bytes, progress=_progress(context, "saving", "tensors"))
-    details = _parity_details(_prove(compare(_read_back(context, folder), trained), faithful=True))
+    save_full(
+        context.model, context.base_folder, folder, shard_bytes=context.spec.export.shard_bytes, dtype=context.spec.export.dtype,
+        progress=_progress(context, "saving", "tensors"),
+    )  # fmt: skip
+    stored = list(floating_dtypes(read_checkpoint(folder)))
+    model = _read_back(context, folder, stored)
+    details: dict[str, Any] = {"stored_dtype": stored[0], **_parity_details(_prove(compare(model, trained), faithful=True))}
+    results = context.results
+    if any(dtype in NARROWER for dtype in stored):
+        measured = context.reevaluate(model, "stored")
+        details |= _measures(measured)
+        results = {"base": context.results.get("base", {}), "stored": measured}
+    del model
     context.tokenizer.save_pretrained(folder)
-    (folder / CARD).write_text(model_card(context, kind="model", results=context.results), encoding="utf-8")
+    (folder / CARD).write_text(model_card(context, kind="model", results=results, weights=details), encoding="utf-8")
     return _pack(context, folder, "model", "model", details)
 
 
-def _read_back(context: ExportContext, folder: Path) -> Any:
-    """The exported model from its files, as anybody would load it; on the trained model's device where there is room."""
+def _read_back(context: ExportContext, folder: Path, stored: list[str]) -> Any:
+    """The exported model from its files, as anybody would load it; on the trained model's device where there is room.
+
+    `stored` are the dtypes in the files: what is stored in float32 is not rounded to the run's precision on the way.
+    """
     device = next(context.model.parameters()).device
     if device.type == "cuda":
         size = sum(path.stat().st_size for path in folder.iterdir())
         if size > ROOM * torch.cuda.mem_get_info(device)[0]:
             device = torch.device("cpu")
-    return load_model(folder, precision=context.precision, trains_base=False, device=str(device))
+    precision = "float32" if stored[0] == "float32" else context.precision
+    return load_model(folder, precision=precision, trains_base=False, device=str(device))
 
 
 def _prove(parity: Parity, *, faithful: bool) -> Parity:

@@ -11,6 +11,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.export.adapter import CONFIG, WEIGHTS
-from jobs.export.shards import DTYPES, StoredTensor, read_checkpoint, write_checkpoint
+from jobs.export.shards import StoredTensor, keep_config, read_checkpoint, write_checkpoint
+from jobs.spec import StoredDtype
 
 PREFIX = "base_model.model."
 # Options under which a LoRA update is more than scale * B @ A on an untouched base.
@@ -28,11 +30,9 @@ BEYOND_PLAIN = (
 )  # fmt: skip
 # Initialisations that leave the base as it is; all others move a part of it into the adapter.
 PLAIN_INITIALISATIONS = (True, False, "gaussian", "orthogonal", "eva", None)
-# Files of a base model's folder that belong to a merged one as they are.
-KEPT = ("config.json", "generation_config.json")
 
 Progress = Callable[[int, int], None]
-# The weight that a quantised layer computes with, by tensor name (float32 or the 16-bit dtype); None for what is not quantised.
+# The weight that a quantised layer's codes stand for, by tensor name, in float32; None for what is not quantised.
 Dequantised = Callable[[str], torch.Tensor | None]
 
 
@@ -41,26 +41,31 @@ class CannotStreamError(Exception):
 
 
 def merge(
-    base: Path, adapter: Path, out: Path, *, shard_bytes: int, dequantised: Dequantised | None = None, progress: Progress | None = None
+    base: Path,
+    adapter: Path,
+    out: Path,
+    *,
+    shard_bytes: int,
+    dtype: StoredDtype = "base",
+    dequantised: Dequantised | None = None,
+    progress: Progress | None = None,
 ) -> str:
     """Merges into a new folder `out` (weights and model config; no tokenizer). Returns how: `streamed` or `in memory`.
 
-    Tensors keep the base's names, shapes and dtypes. With `dequantised`, quantised weights are first replaced by what the layer really
-    computes with, in the dtype that the base stores. Raises `ValueError` where a merged weight is not finite or an
-    adapter tensor belongs nowhere, `OSError` (`ENOSPC`
-    among them); `out` is removed then.
+    Tensors keep the base's names and shapes, and its dtypes too unless `dtype` is `float32`: the sum is then stored as it was computed.
+    With `dequantised`, quantised weights are first replaced by what the layer really computes with, in the dtype that is stored. Raises
+    `ValueError` where a merged weight is not finite or an adapter tensor belongs nowhere, `OSError` (`ENOSPC` among them); `out` is
+    removed then.
     """
     out.mkdir(parents=True)
     try:
         try:
-            merge_lora(base, adapter, out, shard_bytes=shard_bytes, dequantised=dequantised, progress=progress)
+            merge_lora(base, adapter, out, shard_bytes=shard_bytes, dtype=dtype, dequantised=dequantised, progress=progress)
             how = "streamed"
         except CannotStreamError:
-            merge_in_memory(base, adapter, out, shard_bytes=shard_bytes, dequantised=dequantised)
+            merge_in_memory(base, adapter, out, shard_bytes=shard_bytes, dtype=dtype, dequantised=dequantised)
             how = "in memory"
-        for name in KEPT:
-            if (base / name).exists():
-                shutil.copyfile(base / name, out / name)
+        keep_config(base, out, dtype)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
@@ -68,9 +73,16 @@ def merge(
 
 
 def merge_lora(
-    base: Path, adapter: Path, out: Path, *, shard_bytes: int, dequantised: Dequantised | None = None, progress: Progress | None = None
+    base: Path,
+    adapter: Path,
+    out: Path,
+    *,
+    shard_bytes: int,
+    dtype: StoredDtype = "base",
+    dequantised: Dequantised | None = None,
+    progress: Progress | None = None,
 ) -> None:
-    """The merge tensor by tensor; bitwise what `merge_and_unload` makes of a base in the dtype of its files.
+    """The merge tensor by tensor; bitwise what `merge_and_unload` makes of a base loaded in the dtype that is stored.
 
     Raises `CannotStreamError`, before anything is written, where the adapter is more than plain LoRA on linear layers, or one of its
     tensors matches none of the base's.
@@ -79,27 +91,30 @@ def merge_lora(
     update = _Update(adapter)
     update.check({tensor.name: tensor for tensor in tensors})
 
-    def changed(tensor: StoredTensor) -> torch.Tensor | None:
+    def changed(tensor: StoredTensor, stored: torch.dtype) -> torch.Tensor | None:
         start = dequantised(tensor.name) if dequantised else None
         delta = update.delta(tensor.name)
         if start is None and delta is None:
             return None
-        dtype = DTYPES[tensor.dtype]
-        weight = tensor.load() if start is None else start.detach().cpu().to(dtype)
-        merged = weight if delta is None else (weight + delta).to(dtype)
+        weight = (tensor.load() if start is None else start.detach().cpu()).to(stored)
+        merged = weight if delta is None else (weight + delta).to(stored)
         if not torch.isfinite(merged).all():
             raise ValueError(f"the merged weight {tensor.name} is not finite")
         return merged
 
-    write_checkpoint(tensors, out, shard_bytes, changed, progress)
+    write_checkpoint(tensors, out, shard_bytes, changed, dtype=dtype, progress=progress)
 
 
-def merge_in_memory(base: Path, adapter: Path, out: Path, *, shard_bytes: int, dequantised: Dequantised | None = None) -> None:
-    """The merge by peft, with the whole base in host memory in the dtype of its files. Raises `ValueError` as `merge` does."""
+def merge_in_memory(
+    base: Path, adapter: Path, out: Path, *, shard_bytes: int, dtype: StoredDtype = "base", dequantised: Dequantised | None = None
+) -> None:
+    """The merge by peft, with the whole base in host memory in the dtype that is stored. Raises `ValueError` as `merge` does."""
     from peft import PeftModel, get_peft_model_state_dict
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", local_files_only=True, trust_remote_code=False, use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype="auto" if dtype == "base" else dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             start = dequantised(name) if dequantised else None
@@ -109,12 +124,19 @@ def merge_in_memory(base: Path, adapter: Path, out: Path, *, shard_bytes: int, d
     known = get_peft_model_state_dict(tuned, save_embedding_layers=False).keys() | tuned.state_dict().keys()
     if unused := load_file(adapter / WEIGHTS).keys() - known:
         raise ValueError(f"{len(unused)} adapter tensors match no tensor of the base, {min(unused)} among them")
-    merged = tuned.merge_and_unload(safe_merge=True)
+    # Not peft's safe_merge: on 16-bit weights it rounds the update before it is added, and the sum again.
+    merged = tuned.merge_and_unload()
+    for name, parameter in merged.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ValueError(f"the merged weight {name} is not finite")
     merged.save_pretrained(out, max_shard_size=shard_bytes)
 
 
 def dequantised_weights(model: Any) -> Dequantised:
-    """The weights that the 4-bit layers of `model` (a loaded QLoRA base, adapter or not) compute with, by the base's tensor names."""
+    """The weights that the 4-bit layers of `model` (a loaded QLoRA base, adapter or not) compute with, by the base's tensor names.
+
+    In float32: a layer that computes in bfloat16 sees these values rounded, as it sees its inputs.
+    """
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn.modules import Linear4bit
 
@@ -128,7 +150,9 @@ def dequantised_weights(model: Any) -> Dequantised:
         if layer is None:
             return None
         packed: Any = layer.weight
-        dense: torch.Tensor = dequantize_4bit(packed.data, packed.quant_state)
+        state = copy(packed.quant_state)
+        state.dtype = torch.float32
+        dense: torch.Tensor = dequantize_4bit(packed.data, state)
         return dense
 
     return weight

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from jobs.errors import CATALOGUE, ExitCode, GraftError, UserError
 from jobs.events import KINDS, Event, EventWriter, read_events
 from jobs.methods.registry import METHODS, all_methods, get_method
-from jobs.spec import DataSpec, Mapping, MethodSpec, ModelSpec, RunSpec, TrainingSpec, load_spec
+from jobs.spec import DataSpec, ExportSpec, Mapping, MethodSpec, ModelSpec, RunSpec, StoredDtype, TrainingSpec, load_spec
 
 SPECS = Path(__file__).resolve().parents[2] / "examples" / "specs"
 JOBS = SPECS.parents[1] / "jobs"
@@ -31,18 +32,20 @@ json_values = st.recursive(
 
 @given(
     seed=st.integers(0, 2**31 - 1),
+    stored=st.sampled_from(get_args(StoredDtype)),
     epochs=st.floats(0.01, 1000),
     micro_batch=st.integers(1, 4096),
     settings=st.dictionaries(st.text(min_size=1), st.booleans() | st.integers(-(2**53), 2**53) | st.text(), max_size=4),
     columns=st.dictionaries(st.text(), st.text(), max_size=3),
     name=st.text(),
 )
-def test_a_spec_comes_back_as_it_went(*, seed, epochs, micro_batch, settings, columns, name):
+def test_a_spec_comes_back_as_it_went(*, seed, stored, epochs, micro_batch, settings, columns, name):
     spec = RunSpec(
         model=ModelSpec("model", name=name),
         data=DataSpec("train", mapping=Mapping("alpaca", columns)),
         method=MethodSpec("lora", settings),
         training=TrainingSpec(epochs=epochs, micro_batch=micro_batch),
+        export=ExportSpec(dtype=stored),
         seed=seed,
         name=name,
     )
@@ -58,6 +61,7 @@ def test_a_spec_comes_back_as_it_went(*, seed, epochs, micro_batch, settings, co
         ({"training": {"epochs": 0}}, "spec_bad_value", "training.epochs"),
         ({"training": {"schedule": "square"}}, "spec_bad_value", "training.schedule"),
         ({"training": {"epoch": 1}}, "spec_unknown_field", "training.epoch"),
+        ({"export": {"dtype": "bfloat16"}}, "spec_bad_value", "export.dtype"),
         ({"data": {}}, "spec_missing_field", "data.train"),
     ],
 )
@@ -65,6 +69,10 @@ def test_a_wrong_spec_names_its_field(change, code, field):
     with pytest.raises(UserError) as refused:
         RunSpec.from_json({**SPEC.to_json(), **change})
     assert (refused.value.code, refused.value.where) == (code, {"field": field})
+
+
+def test_a_spec_without_a_stored_dtype_keeps_the_bases():
+    assert RunSpec.from_json({**SPEC.to_json(), "export": {"merge": "none"}}).export.dtype == "base"
 
 
 def test_a_spec_of_another_version_is_refused():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from jobs.errors import ExitCode
 from jobs.events import Event, read_events
@@ -166,11 +167,17 @@ def test_what_the_user_gave_and_cannot_be_used(changes, code, folder, tmp_path):
 
 
 def test_full_fine_tuning_leaves_a_model(folder, tmp_path):
-    spec = write_spec(folder, "full", method={"id": "full"}, training={"max_steps": 2, "precision": "bfloat16"})
+    """The base in bfloat16: the download holds rounded weights, which are measured under a name of their own."""
+    make_tiny_model(folder / "narrow", dtype=torch.bfloat16)
+    training = {"max_steps": 2, "precision": "bfloat16"}
+    spec = write_spec(folder, "full", model={"path": "narrow"}, method={"id": "full"}, training=training)
     assert train(spec, tmp_path).returncode == ExitCode.DONE
     (plan,) = of("plan", tmp_path)
     assert plan["trainable_parameters"] == plan["total_parameters"]
-    assert [data["kind"] for data in of("artifact", tmp_path)] == ["model"]
+    (artifact,) = of("artifact", tmp_path)
+    ends = {data["model"]: data["loss"] for data in of("eval", tmp_path) if data["split"] == "test"}
+    assert list(ends) == ["base", "tuned", "stored"]
+    assert (artifact["kind"], artifact["details"]["stored_dtype"], artifact["details"]["loss"]) == ("model", "bfloat16", ends["stored"])
 
 
 def test_it_dies_with_its_parent(folder, tmp_path):

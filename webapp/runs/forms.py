@@ -92,6 +92,14 @@ FIELDS = (
         },
     ),
     Words(
+        ExportSpec, "export.dtype", "export", _("Stored as"),
+        _("How the weights of a merged or fully fine-tuned model are written. An adapter is not affected."),
+        {
+            "base": _("The base model's number type, usually 16-bit: half the size, rounds small updates away"),
+            "float32": _("float32: exactly what was trained, twice the size"),
+        },
+    ),
+    Words(
         TrainingSpec, "training.loss_on", "advanced", _("Learn from"),
         _("The answers, or every token of a row (for plain text)."),
         {"completion": _("The answers only"), "all": _("Every token")},

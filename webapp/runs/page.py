@@ -23,6 +23,7 @@ MODELS = {
     "tuned": gettext_lazy("Tuned (what was trained)"),
     "merged": gettext_lazy("Merged into the 16-bit weights"),
     "dequantised": gettext_lazy("Merged into the dequantised weights"),
+    "stored": gettext_lazy("Full model as stored, rounded to 16 bits"),
 }
 SHARES = ("token_accuracy", "exact_match", "label_accuracy")
 MEASURES = {
@@ -44,12 +45,13 @@ PHASES = {
 WISHES = {"pause": gettext_lazy("pausing: a checkpoint is being written"), "cancel": gettext_lazy("cancelling")}
 FACTS = {
     "merge_into": gettext_lazy("Merged into"),
+    "stored_dtype": gettext_lazy("Weights stored in"),
     "merge_max_difference": gettext_lazy("Largest difference of a logit, exported against trained"),
     "mean_kl": gettext_lazy("Mean KL divergence, exported against trained"),
     "top1_agreement": gettext_lazy("Same likeliest token"),
     "compared_rows": gettext_lazy("Rows compared"),
     "compared_positions": gettext_lazy("Positions compared"),
-    "dtype": gettext_lazy("Number type"),
+    "dtype": gettext_lazy("Compared in"),
     **MEASURES,
 }
 BASES = {"original": gettext_lazy("the original 16-bit weights"), "dequantised": gettext_lazy("the dequantised 4-bit weights")}

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from jobs.export import ExportContext, export_run
 from jobs.export.parity import compare, logits_of, reference
@@ -71,7 +72,7 @@ class Recorder:
         return [data for found, data in self.events if found == kind]
 
 
-def tuned_context(tmp_path, method_id, *, merge="original", precision="float32", dtype=torch.float32, scale=0.05):
+def tuned_context(tmp_path, method_id, *, merge="original", stored="base", precision="float32", dtype=torch.float32, scale=0.05):
     """A model that differs from its base by a random update, as after a training."""
     base = make_tiny_model(tmp_path / "base" / "secret-place", config=tiny_config(initializer_range=0.15), dtype=dtype)
     method = get_method(method_id)
@@ -95,7 +96,7 @@ def tuned_context(tmp_path, method_id, *, merge="original", precision="float32",
         spec=RunSpec(
             model=ModelSpec(path=str(base), name="acme/Tiny-1", revision="a" * 40, licence="Apache-2.0"),
             data=DataSpec(train="train.jsonl"),
-            method=MethodSpec(id=method_id, settings={}), export=ExportSpec(merge=merge), name="Tickets: v2!", seed=7,
+            method=MethodSpec(id=method_id, settings={}), export=ExportSpec(merge=merge, dtype=stored), name="Tickets: v2!", seed=7,
         ),
         results={"base": {"loss": 3.5, "exact_match": 0.125}, "tuned": {"loss": 1.25, "exact_match": 0.75}},
         facts={"data": {"train.jsonl": "f" * 64}, "epochs": 3.0}, held_out=HELD_OUT, precision=precision,
@@ -151,6 +152,7 @@ def test_lora_downloads_load_without_graft_and_answer_as_measured(tmp_path):
     assert 0 < details["merge_max_difference"] < 0.2  # weights rounded to bfloat16, and nothing else
     assert details["top1_agreement"] > 0.9
     assert (details["merge_into"], details["merged"], details["dtype"]) == ("original", "streamed", "float32")
+    assert details["stored_dtype"] == "bfloat16"
     assert (details["compared_rows"], details["compared_positions"]) == (3, sum(map(len, HELD_OUT)))
     (measured,) = recorder.of("eval")
     assert (measured["model"], measured["loss"]) == ("merged", details["loss"])
@@ -198,7 +200,58 @@ def test_full_model_loads_without_graft(tmp_path, precision):
     assert sum(member["bytes"] for member in event["files"] if member["name"].endswith(".safetensors")) == pytest.approx(
         base_bytes, rel=0.01
     )
-    assert recorder.of("eval") == []
+    assert details["stored_dtype"] == "bfloat16"
+    (measured,) = recorder.of("eval")
+    assert (measured["model"], measured["loss"]) == ("stored", details["loss"])
+    card = (folder / "README.md").read_text()
+    assert "0.75" not in card  # the trained model's figures are not the stored one's
+    assert "| stored_dtype | bfloat16 |" in card
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "stored"), [(torch.bfloat16, "float32"), (torch.float32, "base")])
+def test_a_full_model_in_float32_is_the_trained_one(tmp_path, precision, dtype, stored):
+    context, recorder = tuned_context(tmp_path, "full", dtype=dtype, precision=precision, stored=stored)
+    (event,) = export_run(context)
+    folder = unpack(context, event, tmp_path / "m")
+    weights, trained = load_file(folder / "model.safetensors"), context.model.state_dict()
+    assert all(torch.equal(weights[name], value) and value.dtype == torch.float32 for name, value in trained.items())
+    details = event["details"]
+    assert (details["merge_max_difference"], details["top1_agreement"], details["stored_dtype"]) == (0, 1, "float32")
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "float32"
+    assert recorder.of("eval") == []  # it was measured as `tuned`
+    assert "| Exact match | 0.125 | 0.75 |" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("stored", ["base", "float32"])
+def test_a_full_model_whose_files_have_other_names_is_left_to_transformers(tmp_path, stored):
+    context, _ = tuned_context(tmp_path, "full", dtype=torch.bfloat16, stored=stored)
+    weights = context.base_folder / "model.safetensors"
+    renamed = {name.removeprefix("model."): tensor for name, tensor in load_file(weights).items()}
+    save_file(renamed, weights, metadata={"format": "pt"})
+    (event,) = export_run(context)
+    dtype = {"base": "bfloat16", "float32": "float32"}[stored]
+    assert event["details"]["stored_dtype"] == dtype
+    found = load_file(unpack(context, event, tmp_path / "m") / "model.safetensors")
+    expected = {name: value.to(getattr(torch, dtype)) for name, value in context.model.state_dict().items()}
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) and value.dtype == expected[name].dtype for name, value in found.items())
+
+
+@pytest.mark.parametrize(("method", "merge"), [("lora", "original"), ("qlora", "dequantised")])
+def test_a_merge_in_float32_rounds_nothing(tmp_path, method, merge):
+    context, recorder = tuned_context(tmp_path, method, merge=merge, precision="bfloat16", dtype=torch.bfloat16, stored="float32")
+    adapter, merged = export_run(context)
+    details = merged["details"]
+    assert details["merge_max_difference"] < 1e-4
+    assert (details["top1_agreement"], details["stored_dtype"], details["dtype"]) == (1, "float32", "float32")
+    (measured,) = recorder.of("eval")
+    assert measured["loss"] == details["loss"]
+    folder = unpack(context, merged, tmp_path / "m")
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float32}
+    plain, _ = tuned_context(tmp_path / "plain", method, merge="none", precision="bfloat16", dtype=torch.bfloat16)
+    unaffected = {member["name"]: member["sha256"] for member in export_run(plain)[0]["files"]}
+    assert {member["name"]: member["sha256"] for member in adapter["files"]} == unaffected
 
 
 def test_qlora_dequantised_is_faithful_and_original_is_another_model(tmp_path):

@@ -14,8 +14,8 @@ from tests.tiny import VOCABULARY, make_tiny_model, tiny_config
 SHARD_BYTES = 40_000
 
 
-def load(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+def load(folder, dtype="auto"):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
 
 
 def make_adapter(base, folder, **options):
@@ -30,8 +30,8 @@ def make_adapter(base, folder, **options):
     return folder
 
 
-def merged_by_peft(base, adapter):
-    return PeftModel.from_pretrained(load(base), adapter).merge_and_unload().state_dict()
+def merged_by_peft(base, adapter, dtype="auto"):
+    return PeftModel.from_pretrained(load(base, dtype), adapter).merge_and_unload().state_dict()
 
 
 def stored(folder):
@@ -62,22 +62,62 @@ def test_streamed_merge_is_bitwise_pefts(tmp_path, dtype, options):
     assert len(changed) == 2 * 7  # every linear layer of both blocks, neither embedding nor norms
 
 
-def test_new_shards_are_small_and_indexed(tmp_path):
-    base = make_tiny_model(tmp_path / "base")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_in_float32_the_merged_weight_is_the_sum_of_base_and_update(tmp_path, dtype):
+    base = make_tiny_model(tmp_path / "base", dtype=dtype)
     adapter = make_adapter(base, tmp_path / "adapter")
-    merge(base, adapter, tmp_path / "out", shard_bytes=SHARD_BYTES)
+    assert merge(base, adapter, tmp_path / "out", shard_bytes=10**9, dtype="float32") == "streamed"
+    found, before, update = stored(tmp_path / "out"), stored(base), load_file(adapter / WEIGHTS)
+    assert found.keys() == before.keys()
+    for name, tensor in found.items():
+        key = PREFIX + name.removesuffix(".weight")
+        down, up = (update.get(f"{key}.lora_{half}.weight") for half in "AB")
+        expected = before[name].float() if down is None else before[name].float() + (up @ down) * (8 / 4)
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, expected), name
+    assert_bitwise(found, merged_by_peft(base, adapter, torch.float32))
+    assert_bitwise(load(tmp_path / "out").state_dict(), found)  # whoever loads it without a word gets float32
+
+
+def test_float32_is_said_in_every_part_of_the_config(tmp_path):
+    base = make_tiny_model(tmp_path / "base", dtype=torch.bfloat16)
+    adapter = make_adapter(base, tmp_path / "adapter")
+    config = json.loads((base / "config.json").read_text())
+    kept = {name: value for name, value in config.items() if name != "dtype"}
+    (base / "config.json").write_text(json.dumps({**kept, "torch_dtype": "bfloat16", "text_config": {"dtype": "bfloat16", "a": 1}}))
+    merge(base, adapter, tmp_path / "out", shard_bytes=10**9, dtype="float32")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written == {**kept, "dtype": "float32", "torch_dtype": "float32", "text_config": {"dtype": "float32", "a": 1}}
+
+
+def test_dequantised_weights_keep_their_bits_in_float32(tmp_path):
+    base = make_tiny_model(tmp_path / "base", dtype=torch.bfloat16)
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    name = "model.layers.0.mlp.up_proj.weight"
+    coarse = (stored(base)[name].float() * 3).round() / 3  # thirds: no bfloat16 holds them
+    merge(base, adapter, tmp_path / "out", shard_bytes=10**9, dtype="float32", dequantised={name: coarse}.get)
+    assert torch.equal(stored(tmp_path / "out")[name], coarse)
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [("base", 1), ("float32", 2)])
+def test_new_shards_are_small_and_indexed(tmp_path, dtype, wide):
+    base = make_tiny_model(tmp_path / "base", dtype=torch.bfloat16)
+    adapter = make_adapter(base, tmp_path / "adapter")
+    merge(base, adapter, tmp_path / "out", shard_bytes=SHARD_BYTES, dtype=dtype)
     index = json.loads((tmp_path / "out" / INDEX).read_text())
     tensors = read_checkpoint(tmp_path / "out")
     assert index["metadata"]["total_size"] == sum(tensor.size for tensor in tensors)
+    assert index["metadata"]["total_size"] == wide * sum(tensor.size for tensor in read_checkpoint(base))
     sizes: dict[str, list[int]] = {}
     for tensor in tensors:
         assert index["weight_map"][tensor.name] == tensor.file.name
         sizes.setdefault(tensor.file.name, []).append(tensor.size)
-    assert len(sizes) > 5
+    assert len(sizes) > 3
     assert all(sum(shard) <= SHARD_BYTES or len(shard) == 1 for shard in sizes.values())
     for name in sizes:
         load_file(tmp_path / "out" / name)  # the library accepts our headers
-    assert_bitwise(load(tmp_path / "out").state_dict(), merged_by_peft(base, adapter))
+    expected = merged_by_peft(base, adapter, "auto" if dtype == "base" else torch.float32)
+    assert_bitwise(load(tmp_path / "out").state_dict(), expected)
 
 
 def test_a_base_with_transposed_weights_is_streamed_too(tmp_path):
@@ -90,13 +130,14 @@ def test_a_base_with_transposed_weights_is_streamed_too(tmp_path):
 
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"target_modules": ["embed_tokens", "q_proj"]}])
 def test_more_than_plain_lora_is_merged_by_peft_in_memory(tmp_path, options):
-    base = make_tiny_model(tmp_path / "base")
+    base = make_tiny_model(tmp_path / "base", dtype=torch.bfloat16)
     adapter = make_adapter(base, tmp_path / "adapter", **options)
     with pytest.raises(CannotStreamError):
         merge_lora(base, adapter, tmp_path / "none", shard_bytes=10**9)
     assert not (tmp_path / "none").exists()
-    assert merge(base, adapter, tmp_path / "out", shard_bytes=10**9) == "in memory"
-    assert_bitwise(load(tmp_path / "out").state_dict(), merged_by_peft(base, adapter))
+    for dtype, loaded_as in (("base", "auto"), ("float32", torch.float32)):
+        assert merge(base, adapter, tmp_path / f"out-{dtype}", shard_bytes=10**9, dtype=dtype) == "in memory"
+        assert_bitwise(load(tmp_path / f"out-{dtype}").state_dict(), merged_by_peft(base, adapter, loaded_as))
 
 
 def test_a_stray_adapter_tensor_is_refused_and_nothing_is_left(tmp_path):
@@ -110,9 +151,10 @@ def test_a_stray_adapter_tensor_is_refused_and_nothing_is_left(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_merged_weight_that_is_not_finite_is_refused(tmp_path):
+@pytest.mark.parametrize("options", [{}, {"modules_to_save": ["lm_head"]}], ids=["streamed", "in memory"])
+def test_a_merged_weight_that_is_not_finite_is_refused(tmp_path, options):
     base = make_tiny_model(tmp_path / "base")
-    adapter = make_adapter(base, tmp_path / "adapter")
+    adapter = make_adapter(base, tmp_path / "adapter", **options)
     weights = load_file(adapter / WEIGHTS)
     weights[f"{PREFIX}model.layers.1.mlp.up_proj.lora_B.weight"][3, 2] = float("inf")
     save_file(weights, adapter / WEIGHTS)

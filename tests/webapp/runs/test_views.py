@@ -132,8 +132,20 @@ def test_the_form_launches_with_its_defaults(alice: Client, bench: Bench) -> Non
     assert (run.name, run.method, run.state, run.created_by) == ("mine", "lora", State.QUEUED, bench.user)
     assert run.spec["training"]["epochs"] == 3.0
     assert run.spec["method"]["settings"] == {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": "all-linear"}
-    assert run.spec["export"]["merge"] == "original"
+    assert (run.spec["export"]["merge"], run.spec["export"]["dtype"]) == ("original", "base")
     assert run.spec["evaluation"]["generate"] is True
+
+
+def test_the_dtype_of_the_download_is_chosen_in_the_form(alice: Client, bench: Bench) -> None:
+    page = alice.get(reverse("runs:new", args=["alice"])).text
+    assert page.index('name="export_merge"') < page.index('name="export_dtype"')
+    assert "half the size" in page
+    assert "twice the size" in page
+    alice.post(reverse("runs:new", args=["alice"]), form_data(bench, method="full", export_dtype="float32"))
+    run = Run.objects.get()
+    assert run.spec["export"]["dtype"] == "float32"
+    form = alice.get(reverse("runs:new", args=["alice"], query={"clone": str(run.id)})).context["form"]
+    assert form["export_dtype"].value() == "float32"
 
 
 def test_only_the_chosen_methods_settings_count(alice: Client, bench: Bench) -> None:
@@ -202,6 +214,19 @@ def test_a_finished_run_shows_results_samples_and_downloads(alice: Client, bench
     assert "3.1e-5" in page
     assert "the original 16-bit weights" in page
     assert reverse("runs:pause", args=[run.id]) not in page
+
+
+def test_a_full_model_that_was_rounded_is_a_row_of_its_own(alice: Client, bench: Bench) -> None:
+    run = bench.launch(method="full", settings={})
+    story = stories.Story(run, total_steps=20).begin().steps(1, 20)
+    story.measure("base", 3.1, 0.1).measure("tuned", 0.12, 0.95).measure("stored", 0.54, 0.7).tell(State.SUCCEEDED)
+    stories.publish(run, "model", "tickets-model.zip", {"stored_dtype": "bfloat16", "mean_kl": 0.42, "dtype": "float32", "loss": 0.54})
+    context = alice.get(reverse("runs:detail", args=[run.id])).context
+    assert [(result.label, result.values[0]) for result in context["results"]] == [
+        ("Base model", "3.100"), ("Tuned (what was trained)", "0.120"), ("Full model as stored, rounded to 16 bits", "0.540"),
+    ]  # fmt: skip
+    (artifact,) = context["artifacts"]
+    assert dict(artifact["facts"]).items() >= {("Weights stored in", "bfloat16"), ("Compared in", "float32"), ("Loss", "0.540")}
 
 
 def test_a_failed_run_says_why_where_and_what_to_do(alice: Client, bench: Bench) -> None:
