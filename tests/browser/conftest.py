@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 from django.conf import settings
 from django.test import Client, override_settings
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from tests.flow.site import Site, running_site, wait_for
 from webapp.accounts.models import User
@@ -105,19 +105,17 @@ Opener = Callable[..., Page]
 @pytest.fixture
 def open_page(browser: Browser, live_site: LiveSite) -> Iterator[Opener]:
     """`open_page(user, path, **context)` opens a page of the site, signed in as `user` (None: as nobody)."""
-    contexts: list[Any] = []
+    contexts: list[BrowserContext] = []
     problems: list[str] = []
 
     def opener(user: User | None, path: str, **options: Any) -> Page:
-        context = browser.new_context(base_url=live_site.url, timezone_id="Europe/Helsinki", locale="en-GB", **options)
+        context = guarded_context(browser, live_site.url, problems, **options)
         contexts.append(context)
         if user is not None:
             client = Client()
             client.force_login(user)
             context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": live_site.url}])
-        context.add_init_script(REPORT_VIOLATIONS)
         page = context.new_page()
-        watch(page, problems)
         answer = page.goto(path)
         assert answer is not None
         assert answer.ok, f"{path}: {answer.status}\n{live_site.log('web')[-3000:]}"
@@ -129,15 +127,18 @@ def open_page(browser: Browser, live_site: LiveSite) -> Iterator[Opener]:
     assert not problems
 
 
-def watch(page: Page, problems: list[str]) -> None:
-    """Collects what a page must not do."""
+def guarded_context(browser: Browser, url: str, problems: list[str], **options: Any) -> BrowserContext:
+    """A fresh browser at the site `url`; what its pages must not do is collected in `problems`."""
+    context = browser.new_context(base_url=url, timezone_id="Europe/Helsinki", locale="en-GB", **options)
+    context.add_init_script(REPORT_VIOLATIONS)
 
     def said(message: ConsoleMessage) -> None:
         if message.type == "error":
-            problems.append(f"{page.url}: {message.text}")
+            problems.append(f"{message.page.url if message.page else url}: {message.text}")
 
-    page.on("console", said)
-    page.on("pageerror", lambda error: problems.append(f"{page.url}: {error}"))
+    context.on("console", said)
+    context.on("weberror", lambda fault: problems.append(f"{fault.page.url if fault.page else url}: {fault.error}"))
+    return context
 
 
 def accessibility_faults(page: Page) -> list[str]:

@@ -3,87 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.flow.site import wait_for
+from tests.flow.up import HOST, Up, dead, running_up
 from webapp.operate.up.site import web_answers
 from webapp.settings.env import PROJECT
 
-HOST = "127.0.0.1"
 pytestmark = pytest.mark.slow
-
-
-class Up:
-    """A site started by `up`."""
-
-    def __init__(self, var: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            self.port: int = probe.getsockname()[1]
-        self.var = var
-        self.output = var.parent / "up.log"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("GRAFT_", "DJANGO_"))}
-        self.environment = {
-            **kept,
-            "GRAFT_VAR": str(var),
-            "GRAFT_PORT": str(self.port),
-            "GRAFT_SAMPLE_MODEL": "/nowhere",
-            "GRAFT_HEARTBEAT_SECONDS": "0.5",
-            "CUDA_VISIBLE_DEVICES": "",
-        }
-        self.process = self.start()
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Runs `manage.py up`."""
-        with self.output.open("ab") as output:
-            command = [sys.executable, "manage.py", "up"]
-            return subprocess.Popen(command, cwd=PROJECT, env=self.environment, stdout=output, stderr=output, start_new_session=True)
-
-    def text(self) -> str:
-        """All that it has printed."""
-        return self.output.read_text(errors="replace")
-
-    def ready(self) -> None:
-        """Waits until everything is up, both workers included."""
-        wait_for(lambda: self.text().count("ready.") >= 2 or self.process.poll() is not None, 90)
-        assert self.process.poll() is None, self.text()
-
-    def tree(self) -> list[psutil.Process]:
-        """Every process of the site."""
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def named(self, part: str) -> psutil.Process:
-        """The direct child whose command holds `part`."""
-        (found,) = [child for child in psutil.Process(self.process.pid).children() if part in " ".join(child.cmdline())]
-        return found
 
 
 @pytest.fixture
 def up() -> Iterator[Up]:
-    folder = Path(tempfile.mkdtemp(prefix="graft-up-"))
-    running = Up(folder / "var")
-    try:
+    with running_up({"GRAFT_SAMPLE_MODEL": "/nowhere", "GRAFT_HEARTBEAT_SECONDS": "0.5"}) as running:
         yield running
-    finally:
-        running.process.kill()
-        running.process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def dead(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
 
 def again(up: Up, *options: str) -> subprocess.CompletedProcess[str]:
@@ -113,8 +51,7 @@ def test_up_keeps_alive_refuses_a_second_and_leaves_nothing(up: Up) -> None:
 
     processes = up.tree()
     began = time.monotonic()
-    up.process.send_signal(signal.SIGINT)
-    assert up.process.wait(15) == 0
+    assert up.interrupt(15) == 0
     assert time.monotonic() - began < 10
     assert dead(processes)
 
