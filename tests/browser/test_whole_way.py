@@ -102,6 +102,7 @@ def launch(page: Page, dataset: str) -> None:
     page.get_by_label("Base model", exact=True).select_option(label="SmolLM2-135M-Instruct")
     page.get_by_role("radio", name=re.compile("^LoRA")).check()
     page.get_by_label("Learning rate", exact=True).fill("5e-4")
+    page.get_by_label("Gradient accumulation", exact=True).fill("1")
     page.get_by_label("Merged model", exact=True).select_option("original")
     page.get_by_label("Rows to answer", exact=True).fill("16")
     page.get_by_label("Name", exact=True).fill("tickets-lora")
