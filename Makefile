@@ -73,7 +73,7 @@ check-migrations: $(VENV)/.dev ## models and migrations agree
 	GRAFT_SECRET_KEY=for-this-check-only $(PY) manage.py makemigrations --check --dry-run
 
 tests: $(VENV)/.dev ## the test suite alone
-	$(PY) -m pytest
+	$(PY) -m pytest -n 3 --dist loadfile
 
 pin: ## resolve requirements*.in anew
 	PYTHON=$(PYTHON) tools/pin.sh

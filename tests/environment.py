@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 TEST_VAR = Path(tempfile.mkdtemp(prefix="graft-test-"))
+(TEST_VAR / "static").mkdir()
 os.environ.setdefault("GRAFT_VAR", str(TEST_VAR))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.flow.site import Site, running_site
+from tests.flow.site import Site
 from tests.webapp.cast import Cast, make_cast
 from tests.webapp.runs.live import Web
 
@@ -18,13 +17,6 @@ def cast(db: None, settings: Any, tmp_path: Path) -> Cast:
     """The people and their teams, in a `var` of their own."""
     settings.GRAFT_VAR = tmp_path
     return make_cast()
-
-
-@pytest.fixture
-def site(transactional_db: None, settings: Any) -> Iterator[Site]:
-    """A site with Redis; the test starts the rest."""
-    with running_site(settings) as running:
-        yield running
 
 
 @pytest.fixture

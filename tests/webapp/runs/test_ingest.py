@@ -19,8 +19,6 @@ from webapp.runs.ingest import Archive, Fenced, Ingest, Tail, Wire, stream_key
 from webapp.runs.models import Record, Run
 from webapp.runs.states import State
 
-pytest_plugins = ["tests.flow.conftest"]
-
 
 @pytest.fixture
 def claimed(site: Site) -> Run:

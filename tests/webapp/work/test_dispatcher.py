@@ -19,8 +19,6 @@ from webapp.work.dispatcher import Dispatcher
 from webapp.work.models import OutboxMessage
 from webapp.work.outbox import ring
 
-pytest_plugins = ["tests.flow.conftest"]
-
 RECONCILED: list[str] = []
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run whole processes."""
+"""Fixtures of more than one part of the suite."""
 
 from __future__ import annotations
 
