@@ -180,6 +180,13 @@ class RunPage extends HTMLElement {
     this.#write("loss", formats.number(data.loss, 3));
     this.#write("tokens", formats.number(data.tokens_per_second, 0));
     this.#write("memory", formats.bytes(memory.resident_bytes ?? memory.device_used_bytes ?? memory.reserved_bytes));
+    // Of a GPU what this run has reserved, as the server counts it: the device's use may hold others' too.
+    const own = memory.resident_bytes ?? memory.reserved_bytes;
+    const peak = this.querySelector('[data-live="peak"]');
+    if (peak && own > Number(peak.dataset.bytes)) {
+      peak.dataset.bytes = own;
+      this.#write("peak", formats.bytes(own));
+    }
     const total = this.querySelector("[data-total-steps]")?.dataset.totalSteps;
     if (!Number(total)) return;
     this.#write("progress", this.words.progress.replace("{done}", formats.number(data.step)).replace("{total}", formats.number(Number(total))));

@@ -15,16 +15,16 @@ register = template.Library()
 
 
 @register.simple_tag
-def state_tag(run: Run) -> SafeString:
-    """The state of a run as a tag: icon and words, with the share done while it trains and the cause where it failed."""
+def state_tag(run: Run, *, progress: bool = True) -> SafeString:
+    """The state of a run as a tag: icon and words, with the cause where it failed and, with `progress`, the share done while it trains."""
     look, name = LOOK[State(run.state)]
-    return format_html('<span class="tag {}">{}<span>{}</span></span>', look, icon(name), state_words(run))
+    return format_html('<span class="tag {}">{}<span>{}</span></span>', look, icon(name), state_words(run, progress=progress))
 
 
-def state_words(run: Run) -> str:
+def state_words(run: Run, *, progress: bool) -> str:
     """`Running 62 %`, `Failed: cuda_oom`, `Queued`."""
     words = str(State(run.state).label)
-    if run.state == State.RUNNING and run.total_steps:
+    if progress and run.state == State.RUNNING and run.total_steps:
         return f"{words} {100 * run.last_step // run.total_steps}{THIN}%"
     if run.state == State.FAILED and run.failure_code:
         return f"{words}: {run.failure_code}"
