@@ -39,7 +39,7 @@ LEAST_GAIN = 0.3
 # What the form is filled in with, by method: few steps at a high rate, to end soon on a CPU.
 TRAINING: dict[str, dict[str, str]] = {
     "lora": {"training_epochs": "1.5", "training_learning_rate": "0.0005"},
-    "qlora": {"training_epochs": "1.5", "training_learning_rate": "0.0005"},
+    "qlora": {"training_epochs": "1", "training_learning_rate": "0.0005"},
     "full": {"training_epochs": "1", "training_learning_rate": "0.0001"},
 }
 
