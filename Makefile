@@ -57,20 +57,18 @@ test: setup-dev lint types check-migrations tests ## everything: lint, types, mi
 lint: $(VENV)/.dev ## ruff, djlint, import-linter
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/djlint --check --quiet templates
 	$(VENV)/bin/djlint --lint --quiet templates
 	$(VENV)/bin/lint-imports
 
 format: $(VENV)/.dev ## rewrite the code in the house's layout
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/djlint --reformat --quiet templates
 
 types: $(VENV)/.dev ## mypy, strict
 	$(VENV)/bin/mypy
 
 check-migrations: $(VENV)/.dev ## models and migrations agree
-	GRAFT_SECRET_KEY=for-this-check-only $(PY) manage.py makemigrations --check --dry-run
+	GRAFT_SECRET_KEY=only-for-this-check-of-the-migrations $(PY) manage.py makemigrations --check --dry-run
 
 tests: $(VENV)/.dev ## the test suite alone
 	$(PY) -m pytest -n 3 --dist loadfile
