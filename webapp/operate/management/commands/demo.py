@@ -38,7 +38,7 @@ STOP_SECONDS = 15.0
 LEAST_GAIN = 0.3
 # What the form is filled in with, by method: few steps at a high rate, to end soon on a CPU.
 TRAINING: dict[str, dict[str, str]] = {
-    "lora": {"training_epochs": "1.5", "training_learning_rate": "0.0005"},
+    "lora": {"training_epochs": "1", "training_learning_rate": "0.0005"},
     "qlora": {"training_epochs": "1", "training_learning_rate": "0.0005"},
     "full": {"training_epochs": "1", "training_learning_rate": "0.0001"},
 }
