@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from jobs.durable import fsync_folder
+
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 BLOCK_BYTES = 4 << 20
 # A local file header: 30 bytes, then the name and the extra field, whose lengths stand at byte 26.
@@ -75,15 +77,6 @@ def archive(folder: Path, target: Path, progress: Callable[[int, int], None] | N
         raise
     fsync_folder(target.parent)
     return Archive(target, target.stat().st_size, digest, members)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Makes a rename within `folder` last over a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write(part: Path, files: Sequence[Path], progress: Callable[[int], None]) -> dict[str, str]:

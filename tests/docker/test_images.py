@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.settings_names import settings_names
 from webapp.operate.up.commands import site_processes
-from webapp.settings.env import Environment
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCKER = PROJECT / "docker"
@@ -34,14 +34,6 @@ def instructions() -> list[tuple[str, str]]:
 
 def stages() -> list[str]:
     return [rest.split(" AS ")[1] for word, rest in instructions() if word == "FROM"]
-
-
-def known_settings() -> set[str]:
-    names = set()
-    for name, field in Environment.model_fields.items():
-        alias = field.validation_alias
-        names |= set(alias.choices) if alias is not None else {f"GRAFT_{name.upper()}"}
-    return names
 
 
 def test_there_are_compose_files_for_cpu_gpu_and_several_hosts():
@@ -77,14 +69,14 @@ def test_services_name_things_that_exist(file: str, name: str, body: dict[str, A
     command = body.get("command", [])
     if command[:3] == ["python", "manage.py", "process"]:
         assert command[3] in {process.name for process in site_processes("127.0.0.1", 8000)}
-    known = known_settings() | {"GRAFT_WORKER_NAME"}
+    known = settings_names() | {"GRAFT_WORKER_NAME"}
     unknown = [key for key in body.get("environment", {}) if key.startswith("GRAFT_") and key not in known]
     assert unknown == []
 
 
 def test_dockerfile_sets_only_settings_that_exist():
     named = set(re.findall(r"\b(GRAFT_[A-Z_]+)=", DOCKERFILE))
-    assert named - known_settings() - {"GRAFT_WORKER_NAME"} == set()
+    assert named - settings_names() - {"GRAFT_WORKER_NAME"} == set()
 
 
 def test_the_distributed_site_has_every_process_and_waits_for_what_it_needs():
