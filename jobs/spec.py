@@ -17,9 +17,11 @@ from jobs.errors import UserError
 VERSION = 1
 
 Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "classification", "text"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Batching = Literal["auto", "packed", "padded"]
-Schedule = Literal["constant", "linear", "cosine"]
+Optimiser = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor"]
+Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts"]
+FinalWeights = Literal["last", "best"]
 LossOn = Literal["completion", "all"]
 Merge = Literal["none", "original", "dequantised", "both"]
 StoredDtype = Literal["base", "float32"]
@@ -87,7 +89,10 @@ class MethodSpec:
 class TrainingSpec:
     """The loop. Null means: the method's own default (learning rate) or a figure derived from the data (lengths, intervals).
 
-    `warmup_share` is a share of all steps; `clip_norm` 0 switches clipping off; `max_length` is in tokens.
+    `warmup_share` is a share of all steps; `clip_norm` 0 switches clipping off; `max_length` is in tokens. `schedule_cycles` is of
+    `cosine_with_restarts`. `micro_batch_tokens` cuts a step's rows into micro-batches of at most so many tokens in place of `micro_batch`
+    rows (the step keeps its `micro_batch` x `gradient_accumulation` rows). `early_stopping_evaluations` ends the training once the
+    validation loss has not fallen for so many evaluations; `final_weights` `best` goes on with those of the lowest validation loss.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -95,12 +100,15 @@ class TrainingSpec:
     epochs: Annotated[float, Field(gt=0, le=1000)] = 3.0
     max_steps: PositiveInt | None = None
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
+    optimiser: Optimiser = "adamw"
     schedule: Schedule = "cosine"
+    schedule_cycles: Annotated[int, Field(ge=1, le=100)] = 1
     warmup_share: Share = 0.03
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
     micro_batch: Annotated[int, Field(ge=1, le=4096)] = 8
     gradient_accumulation: Annotated[int, Field(ge=1, le=4096)] = 2
+    micro_batch_tokens: Annotated[int, Field(ge=16, le=16_777_216)] | None = None
     max_length: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
     loss_on: LossOn = "completion"
     precision: Precision = "auto"
@@ -108,11 +116,40 @@ class TrainingSpec:
     gradient_checkpointing: bool = False
     checkpoint_every_steps: PositiveInt | None = None
     evaluate_every_steps: PositiveInt | None = None
+    early_stopping_evaluations: PositiveInt | None = None
+    final_weights: FinalWeights = "last"
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """The engine's fast ways. Each gives what the plain way gives, but for the rounding of the arithmetic, and can be switched off; where
+    the model or the device does not allow one, the plain way is taken. (Packing is `training.batching`.)
+
+    `segment_attention`: short rows by our own attention, forward and backward, in place of torch's. `shared_prefix`: what all rows of a
+    micro-batch begin with is computed once. `label_head`: logits at label positions alone, tile by tile. `one_gemm_lora`: base and LoRA
+    update in one matrix product, layers that read the same input together. `compile`: elementwise regions by inductor. `flat_optimiser`:
+    all trained weights updated as one. `packed_weights`: frozen float32 weights in oneDNN's layout (CPU; a second copy of them).
+    `prefetch`: batches made ahead in a thread.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    segment_attention: bool = True
+    shared_prefix: bool = True
+    label_head: bool = True
+    one_gemm_lora: bool = True
+    compile: bool = True
+    flat_optimiser: bool = True
+    packed_weights: bool = True
+    prefetch: bool = True
 
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """What is measured on the held-out rows at the end (the test file, else the validation rows), for base and tuned model."""
+    """What is measured on the held-out rows at the end (the test file, else the validation rows), for base and tuned model.
+
+    `retention`: besides, what both make of Graft's general probe, so that forgetting is a number.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -120,6 +157,7 @@ class EvaluationSpec:
     rows: PositiveInt = 200
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = 64
     samples: Annotated[int, Field(ge=0, le=20)] = 5
+    retention: bool = True
 
 
 @dataclass(frozen=True)
@@ -147,6 +185,7 @@ class RunSpec:
     data: DataSpec
     method: MethodSpec = field(default_factory=MethodSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)
+    engine: EngineSpec = field(default_factory=EngineSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     export: ExportSpec = field(default_factory=ExportSpec)
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0

@@ -31,6 +31,9 @@ class Forward:
     packs: bool
     own_head: bool
 
+    def refresh(self) -> None:
+        """To be called whenever trained weights have changed: before the first step, after each update, after a restore."""
+
     def batch(self, rows: Sequence[Encoded]) -> Batch:
         """A micro-batch on the device."""
         return (pack(rows) if self.packs else pad(rows)).to(self.device)
