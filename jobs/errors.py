@@ -78,6 +78,10 @@ CATALOGUE: dict[str, ErrorText] = {
     "field_type": ErrorText("{place}: '{field}' holds {found}, not text.", "Write it as text, choose another column, or skip the row."),
     "text_empty": ErrorText("{place}: '{field}' is empty.", "Fill it in, or skip the row."),
     "answer_empty": ErrorText("{place}: the answer ('{field}') is empty, so there is nothing to learn.", "Fill it in, or skip the row."),
+    "choices_wrong": ErrorText(
+        "{place}: '{field}' {reason}.",
+        "Give a list of at least two different answer texts, one of them the expected answer, or skip the row.",
+    ),
     "chat_message": ErrorText("{place}: message {number} {reason}.", 'Write it as {{"role": "user", "content": "..."}}, or skip the row.'),
     "chat_role": ErrorText("{place}: message {number} has the role '{role}'.", "Use system, user or assistant, or skip the row."),
     "chat_tools": ErrorText(

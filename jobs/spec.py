@@ -48,7 +48,8 @@ class Mapping:
     """How the columns of a file become rows: `columns` gives, for each field of the format, the name of a column.
 
     Fields by format: `messages`: messages; `sharegpt`: conversations, from, value; `alpaca`: instruction, input, output, (system);
-    `prompt_completion`: prompt, completion; `classification`: text, label; `text`: text.
+    `prompt_completion`: prompt, completion; `classification`: text, label; `text`: text. `messages` and `prompt_completion` may have
+    `choices`: a list of answers, the expected one among them, to be told apart by likelihood in an evaluation.
     `instruction` is put before the text of a classification row (and is the system message of the others where they have none).
     """
 

@@ -1,6 +1,6 @@
 """A raw row and a mapping give a record, in exactly one of three shapes:
 
-`{"messages": [{"role", "content", ("weight")}, ...], ("label")}`, `{"prompt", "completion"}`, `{"text"}`.
+`{"messages": [{"role", "content", ("weight")}, ...], ("label"), ("choices")}`, `{"prompt", "completion", ("choices")}`, `{"text"}`.
 Nothing is guessed: what cannot be said in these shapes without loss (tool calls, pictures) is refused with the reason.
 """
 
@@ -91,7 +91,36 @@ def _messages(value: dict[str, Any], mapping: Mapping) -> Record:
     label = value.get(mapping.columns.get("label") or "")
     if isinstance(label, str) and label.strip():
         record["label"] = _whole(label).strip()
-    return record
+    return record | _choices(value, mapping, record["messages"][-1])
+
+
+def _choices(value: dict[str, Any], mapping: Mapping, answer: Message) -> Record:
+    """The `choices` of a row that has them: different texts, the answer (the last message) among them, outer white space aside."""
+    column = mapping.columns.get("choices") or ""
+    cell = value.get(column)
+    if cell is None or cell == "":
+        return {}
+    texts = turns_of(cell)
+    if texts is None:
+        raise _BadRowError("choices_wrong", field=column, reason=f"holds {kind_of(cell)} instead of a list of texts")
+    wrong = next((number for number, text in enumerate(texts, 1) if not isinstance(text, str) or not text.strip()), None)
+    if wrong:
+        raise _BadRowError("choices_wrong", field=column, reason=f"holds {_said(texts[wrong - 1])} at place {wrong}, not a text")
+    words = [_whole(text).strip() for text in texts]
+    if len(words) < 2 or len(set(words)) < len(words):
+        found = f"the text '{_twice(words)[:40]}' twice" if len(words) > 1 else f"{len(words)} texts"
+        raise _BadRowError("choices_wrong", field=column, reason=f"holds {found}")
+    if answer["role"] != "assistant" or answer["content"].strip() not in words:
+        raise _BadRowError("choices_wrong", field=column, reason=f"lacks the expected answer, '{answer['content'].strip()[:40]}'")
+    return {"choices": words}
+
+
+def _said(item: Any) -> str:
+    return "an empty text" if isinstance(item, str) else kind_of(item)
+
+
+def _twice(words: list[str]) -> str:
+    return next(word for place, word in enumerate(words) if word in words[:place])
 
 
 def _sharegpt(value: dict[str, Any], mapping: Mapping) -> Record:
@@ -179,11 +208,14 @@ def _prompt_completion(value: dict[str, Any], mapping: Mapping) -> Record:
         # Conversational pairs: answers within the prompt are given, not learned.
         before = _turns(value, prompt, "role", "content")
         given = [turn | {"weight": 0} if turn["role"] == "assistant" else turn for turn in before]
-        return _chat(mapping.instruction, given + _turns(value, completion, "role", "content"))
+        record = _chat(mapping.instruction, given + _turns(value, completion, "role", "content"))
+        return record | _choices(value, mapping, record["messages"][-1])
     question = _text(value, prompt)
     # The text is taken as it stands: a blank at the start of the completion may be meant.
     instruction = f"{mapping.instruction}\n\n" if mapping.instruction.strip() else ""
-    return {"prompt": instruction + question, "completion": _text(value, completion, answer=True)}
+    answer = _text(value, completion, answer=True)
+    choices = _choices(value, mapping, {"role": "assistant", "content": answer})
+    return {"prompt": instruction + question, "completion": answer, **choices}
 
 
 def _classification(value: dict[str, Any], mapping: Mapping) -> Record:

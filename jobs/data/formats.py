@@ -16,10 +16,10 @@ from jobs.spec import Format, Mapping
 
 # Fields of each layout: those it needs, those it may have.
 FIELDS: dict[Format, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "messages": (("messages",), ("label",)),
+    "messages": (("messages",), ("label", "choices")),
     "sharegpt": (("conversations",), ("from", "value", "system")),
     "alpaca": (("instruction", "output"), ("input", "system")),
-    "prompt_completion": (("prompt", "completion"), ()),
+    "prompt_completion": (("prompt", "completion"), ("choices",)),
     "classification": (("text", "label"), ()),
     "text": (("text",), ()),
 }
@@ -126,7 +126,7 @@ def _is_text(rows: Sequence[RawRow], column: str | None) -> bool:
 
 
 def turns_of(value: Any) -> list[Any] | None:
-    """The list of turns that a cell holds, also where it is written as JSON text (CSV, Parquet); None where it holds none."""
+    """The list (of turns, of choices) that a cell holds, also where it is written as JSON text (CSV, Parquet); None where it holds none."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -159,6 +159,7 @@ def _find_chat(columns: Sequence[str], rows: Sequence[RawRow]) -> Suggestion | N
             label = _named(columns, ("label",))
             if label and all(isinstance(value, str) for value in _values(rows, label)):
                 fields["label"] = label
+            fields |= _choices(columns, rows, column)
             return Suggestion(Mapping("messages", fields), sure, f"'{column}' holds messages with role and content")
         fields = {"conversations": column, "from": keys[0], "value": keys[1]}
         system = _named(columns, names.SYSTEM)
@@ -166,6 +167,20 @@ def _find_chat(columns: Sequence[str], rows: Sequence[RawRow]) -> Suggestion | N
             fields["system"] = system
         return Suggestion(Mapping("sharegpt", fields), sure, f"'{column}' holds turns with '{keys[0]}' and '{keys[1]}'")
     return None
+
+
+def _choices(columns: Sequence[str], rows: Sequence[RawRow], answers: str) -> dict[str, str]:
+    """The field `choices`, where a column of that name holds lists of texts with the row's own answer among them."""
+    column = _named(columns, names.CHOICES)
+    given = [(turns_of(row[column]), _answer(row.get(answers))) for row in rows if row.get(column) is not None] if column else []
+    fits = [texts is not None and str(right).strip() in {str(text).strip() for text in texts} for texts, right in given]
+    return {"choices": str(column)} if sum(fits) * 2 > len(fits) else {}
+
+
+def _answer(value: Any) -> Any:
+    """The answer that a cell holds: itself, or the text of the last turn where it holds turns."""
+    turns = turns_of(value)
+    return turns[-1].get("content") if turns and isinstance(turns[-1], dict) else value
 
 
 def _find_alpaca(columns: Sequence[str], rows: Sequence[RawRow]) -> Suggestion | None:
@@ -189,6 +204,7 @@ def _find_prompt(columns: Sequence[str], rows: Sequence[RawRow]) -> Suggestion |
         return None
     sure = 0.97 if (prompt.lower(), completion.lower()) == ("prompt", "completion") else 0.9
     fields = {"prompt": prompt, "completion": completion}
+    fields |= _choices(columns, rows, completion)
     return Suggestion(Mapping("prompt_completion", fields), sure, f"'{prompt}' looks like the question, '{completion}' like the answer")
 
 

@@ -16,6 +16,8 @@ LABEL = ("label", "labels", "intent", "category", "class", "sentiment", "topic",
 # A first row of a table that names two of these is a header, whatever stands below it.
 KNOWN_NAMES = frozenset({"id", *MESSAGES, *CONVERSATIONS, *INSTRUCTION, *INPUT, *OUTPUT, *SYSTEM, *PROMPT, *COMPLETION, *TEXT, *LABEL})
 
+CHOICES = ("choices",)
+
 ROLE_KEYS = ("from", "role", "speaker", "author")
 VALUE_KEYS = ("value", "content", "text")
 ROLES: dict[str, str] = {

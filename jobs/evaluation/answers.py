@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,29 +23,29 @@ def exact(answer: str, expected: str) -> bool:
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of classification-like data, normalised."""
+    """The classes of classification-like data: the answer that stands for each, as most rows write it."""
 
-    names: tuple[str, ...]
+    texts: tuple[str, ...]
 
-    def named_in(self, answer: str) -> str | None:
-        """The label that an answer names: the whole answer, else the only label that stands in it as a word of its own."""
-        text = normalise(answer)
-        if text in self.names:
-            return text
-        # A label within a longer label that was found ("refund" in "refund status") does not count as a second one.
-        found = [name for name in self.names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
-        longest = [name for name in found if not any(name != other and name in other for other in found)]
-        return longest[0] if len(longest) == 1 else None
+    def index(self, expected: str) -> int:
+        """The class of an expected answer."""
+        return [normalise(text) for text in self.texts].index(normalise(expected))
 
 
 def labels_of(expected: Sequence[str], declared: Sequence[str | None]) -> Labels | None:
-    """The classes, where the data is classification-like: every row has a `label`, or the expected answers are at most `MAX_LABELS`
-    different ones of at most `MAX_LABEL_WORDS` words, with at least two rows for each on average. None for other data.
+    """The classes, where the data is classification-like; None for other data.
+
+    It is where every row has a `label` and each label one answer of its own; or where the expected answers are at most `MAX_LABELS`
+    different ones of at most `MAX_LABEL_WORDS` words, with at least two rows for each on average.
     """
-    if expected and all(label is not None for label in declared):
-        return Labels(tuple(sorted({normalise(str(label)) for label in declared})))
-    names = sorted({normalise(text) for text in expected})
-    short = all(len(name.split()) <= MAX_LABEL_WORDS for name in names)
-    if names and short and len(names) <= MAX_LABELS and 2 * len(names) <= len(expected):
-        return Labels(tuple(names))
-    return None
+    names = [normalise(text) for text in expected]
+    kinds = len(set(names))
+    pairs = {(normalise(label), name) for label, name in zip(declared, names, strict=True) if label is not None}
+    labelled = None not in declared and len(pairs) == kinds == len({label for label, _ in pairs})
+    short = kinds <= MAX_LABELS and 2 * kinds <= len(names) and all(len(name.split()) <= MAX_LABEL_WORDS for name in names)
+    if kinds < 2 or not (labelled or short):
+        return None
+    written: dict[str, Counter[str]] = {}
+    for name, text in zip(names, expected, strict=True):
+        written.setdefault(name, Counter())[text.strip()] += 1
+    return Labels(tuple(counts.most_common(1)[0][0] for _, counts in sorted(written.items())))

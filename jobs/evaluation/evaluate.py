@@ -1,4 +1,4 @@
-"""A model on held-out rows: loss, perplexity, token accuracy, and whether its own answers are right."""
+"""A model on held-out rows: loss, perplexity, token accuracy, which answers it finds the likeliest, and whether its own are right."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from jobs.data.encoding import expected_answer, prompt_ids_for_generation
-from jobs.evaluation.answers import Labels, exact, labels_of, normalise
+from jobs.evaluation.answers import Labels, exact, labels_of
 from jobs.evaluation.generation import generate
+from jobs.evaluation.scoring import choice_score, label_accuracy
 from jobs.spec import EvaluationSpec
 
 # Answers longer than this (in tokens, by the median) are prose: to match one word for word says nothing, and takes long to find out.
@@ -40,13 +41,12 @@ class LossSums(Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """A held-out row as the model is asked it: the prompt's token ids, its text, the expected answer, the label where the row has one."""
+    """A held-out row as the model is asked it: the prompt's token ids, its text, the expected answer."""
 
     index: int
     prompt_ids: Sequence[int]
     prompt: str
     expected: str
-    label: str | None = None
 
 
 def evaluate(
@@ -62,20 +62,30 @@ def evaluate(
 
     `records` are the held-out rows in the three shapes of `jobs.data`; `loss_of()` gives their `LossSums`. At most
     `spec.rows` of those that have an expected answer are asked, spread evenly; which ones depends on their number alone, so that base
-    and tuned model get the same. `exact_match` is a share of the questions asked; so is `label_accuracy`, where the data is
-    classification-like (an answer counts when it names the right label and no other). Null is what was not measured. The model
-    computes in its own dtype: a caller that trains under autocast calls this under it too.
+    and tuned model get the same. Of these, `exact_match` is the share whose generated answer is the expected one; `label_accuracy`,
+    where the data is classification-like, and the choice accuracies, where rows carry `choices`, go by likelihood
+    (`jobs.evaluation.scoring`) and generate nothing. Null is what was not measured. The model computes in its own dtype: a caller that
+    trains under autocast calls this under it too.
     """
     start = time.monotonic()
     loss = loss_of()
     mean = loss.loss_sum / loss.tokens if loss.tokens else None
-    asked = _spread(questions_of(records, tokenizer), spec.rows) if spec.generate else []
-    answered = _answer(model, tokenizer, asked, spec, progress) if asked else _Answered([], [], None, False)
+    answerable = [index for index, record in enumerate(records) if expected_answer(record) is not None]
+    labels = _labels([records[index] for index in answerable])
+    asked = _spread(answerable, spec.rows)
+    chosen = [records[index] for index in asked]
+    choices = choice_score(model, tokenizer, chosen, progress)
+    accuracy = label_accuracy(model, tokenizer, chosen, labels, progress) if labels else None
+    questions = questions_of(records, tokenizer, asked) if spec.generate else []
+    answered = _answer(model, tokenizer, questions, labels, spec, progress=progress) if questions else _Answered([], [], False)
     return {
         "loss": mean,
         "perplexity": None if mean is None else math.exp(min(mean, LARGEST_EXPONENT)),
         "token_accuracy": loss.correct / loss.tokens if loss.tokens else None,
-        **_scores(answered),
+        "exact_match": _exact_match(answered),
+        "label_accuracy": accuracy,
+        "choice_accuracy": choices.accuracy,
+        "choice_accuracy_normalised": choices.accuracy_normalised,
         "rows": len(records),
         "tokens": loss.tokens,
         "seconds": time.monotonic() - start,
@@ -83,13 +93,18 @@ def evaluate(
     }
 
 
-def questions_of(records: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[Question]:
-    """The rows that have an expected answer, as questions."""
+def _labels(records: Sequence[Mapping[str, Any]]) -> Labels | None:
+    """The classes among all held-out rows, whichever of them are asked."""
+    return labels_of([str(expected_answer(record)) for record in records], [record.get("label") for record in records])
+
+
+def questions_of(records: Sequence[Mapping[str, Any]], tokenizer: Any, asked: Sequence[int]) -> list[Question]:
+    """The rows of those indices as questions, but for those with nothing before the answer."""
     questions = []
-    for index, record in enumerate(records):
-        expected, prompt_ids = expected_answer(record), prompt_ids_for_generation(record, tokenizer)
-        if expected is not None and prompt_ids:
-            questions.append(Question(index, prompt_ids, _last_words(record), expected, record.get("label")))
+    for index in asked:
+        prompt_ids = prompt_ids_for_generation(records[index], tokenizer)
+        if prompt_ids:
+            questions.append(Question(index, prompt_ids, _last_words(records[index]), str(expected_answer(records[index]))))
     return questions
 
 
@@ -105,34 +120,27 @@ def _last_words(record: Mapping[str, Any]) -> str:
 class _Answered(NamedTuple):
     questions: Sequence[Question]
     answers: Sequence[str]
-    labels: Labels | None
     scored: bool
 
 
-def _answer(model: Any, tokenizer: Any, asked: Sequence[Question], spec: EvaluationSpec, progress: Any) -> _Answered:
+def _answer(
+    model: Any, tokenizer: Any, asked: Sequence[Question], labels: Labels | None, spec: EvaluationSpec, *, progress: Any
+) -> _Answered:
     """Asks the questions; of prose, only as many as are shown as samples."""
     lengths = [len(ids) for ids in tokenizer([question.expected for question in asked], add_special_tokens=False)["input_ids"]]
-    labels = labels_of([question.expected for question in asked], [question.label for question in asked])
     scored = statistics.median(lengths) <= LONG_ANSWER_TOKENS
     if not scored:
         asked = asked[: spec.samples]
     longest = min(spec.max_new_tokens, max(lengths) + SPARE_TOKENS) if labels else spec.max_new_tokens
     answers = generate(model, tokenizer, [question.prompt_ids for question in asked], max_new_tokens=longest, progress=progress)
-    return _Answered(asked, [answer.strip() for answer in answers], labels, scored)
+    return _Answered(asked, [answer.strip() for answer in answers], scored)
 
 
-def _scores(answered: _Answered) -> dict[str, float | None]:
-    pairs = list(zip(answered.questions, answered.answers, strict=True))
-    if not answered.scored or not pairs:
-        return {"exact_match": None, "label_accuracy": None}
-    right = sum(exact(answer, question.expected) for question, answer in pairs)
-    named = sum(_names_its_label(answered.labels, question, answer) for question, answer in pairs) if answered.labels else None
-    return {"exact_match": right / len(pairs), "label_accuracy": None if named is None else named / len(pairs)}
-
-
-def _names_its_label(labels: Labels, question: Question, answer: str) -> bool:
-    expected = question.expected if question.label is None else question.label
-    return labels.named_in(answer) == normalise(expected)
+def _exact_match(answered: _Answered) -> float | None:
+    if not answered.scored or not answered.questions:
+        return None
+    right = sum(exact(answer, question.expected) for question, answer in zip(answered.questions, answered.answers, strict=True))
+    return right / len(answered.questions)
 
 
 def _samples(answered: _Answered, count: int) -> list[dict[str, Any]]:

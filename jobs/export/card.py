@@ -17,6 +17,8 @@ MEASURES = (
     ("token_accuracy", "Token accuracy"),
     ("exact_match", "Exact match"),
     ("label_accuracy", "Label accuracy"),
+    ("choice_accuracy", "Choice accuracy"),
+    ("choice_accuracy_normalised", "Choice accuracy, per character"),
 )
 
 

@@ -15,7 +15,7 @@ import torch
 from jobs.errors import GraftError
 from jobs.export.adapter import CARD, save_adapter
 from jobs.export.archive import archive
-from jobs.export.card import model_card
+from jobs.export.card import MEASURES, model_card
 from jobs.export.context import ExportContext
 from jobs.export.full import save_full
 from jobs.export.merge import dequantised_weights, merge
@@ -161,7 +161,7 @@ def _parity_details(parity: Parity) -> dict[str, Any]:
 
 
 def _measures(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: data.get(key) for key in ("loss", "perplexity", "token_accuracy", "exact_match", "label_accuracy")}
+    return {key: data.get(key) for key, _ in MEASURES}
 
 
 def _pack(context: ExportContext, folder: Path, suffix: str, kind: str, details: dict[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ FIELD_NAMES: dict[str, Text] = {
     "completion": _("Completion"),
     "text": _("Text"),
     "label": _("Label"),
+    "choices": _("Choices (a list of answers, the right one among them)"),
 }
 
 

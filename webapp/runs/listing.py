@@ -110,10 +110,10 @@ def _row(run: Run, names: dict[str, str], moment: datetime) -> Row:
 
 
 def accuracy(measured: dict[str, Any] | None) -> float | None:
-    """The accuracy that is shown where there is room for one: that of the labels, else exact match."""
+    """The accuracy that is shown where there is room for one: of choices, else of labels, else exact match."""
     found = measured or {}
-    label = found.get("label_accuracy")
-    return label if label is not None else found.get("exact_match")
+    measures = (found.get(name) for name in ("choice_accuracy", "label_accuracy", "exact_match"))
+    return next((value for value in measures if value is not None), None)
 
 
 def seconds_of(run: Run, moment: datetime) -> float | None:

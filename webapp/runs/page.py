@@ -25,13 +25,15 @@ MODELS = {
     "dequantised": gettext_lazy("Merged into the dequantised weights"),
     "stored": gettext_lazy("Full model as stored, rounded to 16 bits"),
 }
-SHARES = ("token_accuracy", "exact_match", "label_accuracy")
+SHARES = ("token_accuracy", "exact_match", "label_accuracy", "choice_accuracy", "choice_accuracy_normalised")
 MEASURES = {
     "loss": gettext_lazy("Loss"),
     "perplexity": gettext_lazy("Perplexity"),
     "token_accuracy": gettext_lazy("Token accuracy"),
     "exact_match": gettext_lazy("Exact match"),
     "label_accuracy": gettext_lazy("Label accuracy"),
+    "choice_accuracy": gettext_lazy("Choice accuracy"),
+    "choice_accuracy_normalised": gettext_lazy("Choice accuracy, per character"),
 }
 PHASES = {
     "downloading": gettext_lazy("Downloading the base model"),
