@@ -19,9 +19,10 @@ class Device(TypedDict):
 
 
 def choose_precision(asked: str, device: Device) -> str:
-    """`float32` or `bfloat16` for the spec's `auto`, `float32` or `bfloat16`. Raises `UserError("device_cannot")`.
+    """`float32`, `bfloat16` or `float16` for one of them or `auto`. Raises `UserError("device_cannot")`.
 
-    A CPU computes bfloat16 in software where it has no instructions for it; a GPU without them is refused.
+    A CPU computes bfloat16 in software where it has no instructions for it; a GPU without them is refused. Float16 is for GPUs alone: no
+    CPU is faster by it, and only its range is a risk. `auto` never takes it.
     """
     if asked == "auto":
         return "bfloat16" if device["bfloat16"] else "float32"
@@ -30,7 +31,15 @@ def choose_precision(asked: str, device: Device) -> str:
             "device_cannot",
             what="bfloat16",
             reason=f"{device['name']} has no bfloat16 arithmetic",
-            instead="Choose float32, or auto.",
+            instead="Choose float32 or float16, or auto.",
+            where={"field": "training.precision"},
+        )
+    if asked == "float16" and device["kind"] != "cuda":
+        raise UserError(
+            "device_cannot",
+            what="float16",
+            reason="training in it is for GPUs, and this is a CPU",
+            instead="Choose float32 or bfloat16, or auto.",
             where={"field": "training.precision"},
         )
     return asked

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,8 @@ def _prepare(session: Session, model: Any, encoded: EncodedSets) -> Trainer:
         emit=session.emit,
         stop=session.stop,
         fingerprint=_fingerprint(spec, encoded),
+        engine=spec.engine,
+        rate_of=partial(session.method.rate_factor, session.settings),
     )
 
 
@@ -175,7 +178,7 @@ def _restore(trainer: Trainer, resume: Sequence[Path]) -> str | None:
     path = checkpoint.newest([trainer.out, *resume])
     if path is None:
         return None
-    trainer.restore(path)
+    trainer.restore(path, resume)
     return path.name
 
 
@@ -280,7 +283,7 @@ class _HeldOut:
         def loss_of() -> DatasetLoss:
             return dataset_loss(forward, encoded, lambda done, _: report(done))
 
-        with torch.autocast(forward.device.split(":")[0], dtype=torch.bfloat16, enabled=forward.dtype == torch.bfloat16):
+        with torch.autocast(forward.device.split(":")[0], dtype=forward.dtype, enabled=forward.dtype != torch.float32):
             found = evaluate(
                 forward.model,
                 self.tokenizer,

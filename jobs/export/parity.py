@@ -75,11 +75,11 @@ def compare(model: Any, trained: Reference) -> Parity:
 def logits_of(model: Any, rows: Sequence[Sequence[int]], precision: str) -> list[torch.Tensor]:
     """The logits at every position of every row, float32 [positions, vocabulary], one row at a time so that no padding takes part.
 
-    A model whose weights are float32 computes under autocast where `precision` is bfloat16, as it did in training.
+    A model whose weights are float32 computes under autocast where `precision` is narrower, as it did in training.
     """
     weight = next(model.parameters())
-    mixed = precision == "bfloat16" and weight.dtype == torch.float32
-    arithmetic = torch.autocast(weight.device.type, torch.bfloat16) if mixed else nullcontext()
+    mixed = precision != "float32" and weight.dtype == torch.float32
+    arithmetic = torch.autocast(weight.device.type, getattr(torch, precision)) if mixed else nullcontext()
     logits = []
     with plain_inference(model), torch.no_grad(), widened(model) if precision == "float32" else nullcontext(), arithmetic:
         for row in rows:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Literal
 
 from jobs.device import Device
@@ -60,7 +62,8 @@ class Capabilities:
 @dataclass(frozen=True)
 class Method:
     """One entry. `application` is the import string (`package.module:function`) of the torch half,
-    `apply(model, settings, *, seed) -> model`, loaded on first use.
+    `apply(model, settings, *, seed) -> model`, loaded on first use. `rates` is that of `rate_factor(settings, weight) -> float`, free of
+    torch: the learning rate of a trained weight, by its name, as a multiple of the run's; empty where it is the same for all.
     """
 
     id: str
@@ -71,6 +74,7 @@ class Method:
     application: str
     learning_rate: float
     settings: tuple[Setting, ...] = ()
+    rates: str = ""
     capabilities: Capabilities = field(default_factory=Capabilities)
 
     def resolve(self, given: dict[str, Any]) -> dict[str, SettingValue]:
@@ -86,6 +90,13 @@ class Method:
                     reason=f"is unknown; known are {', '.join(known) or 'none'}",
                 )
         return {name: setting.check(self.id, given.get(name, setting.default)) for name, setting in known.items()}
+
+    def rate_factor(self, settings: Mapping[str, SettingValue], weight: str) -> float:
+        """The learning rate of a trained weight as a multiple of the run's; `settings` are resolved."""
+        if not self.rates:
+            return 1.0
+        module, name = self.rates.split(":")
+        return float(getattr(import_module(module), name)(settings, weight))
 
     def check_device(self, device: Device) -> None:
         """Raises `UserError("device_cannot")` where this method does not run on such a device."""

@@ -10,7 +10,7 @@ import torch
 from jobs.errors import UserError
 from jobs.models.quantisation import keep_gradients_after_evaluation, nf4
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # For a base model without a chat template. Each turn ends with the tokenizer's own end-of-sequence token, so that generation stops
 # there without a new token having to be learnt.
@@ -23,7 +23,7 @@ FALLBACK_TEMPLATE = (
 def load_model(folder: Path, *, precision: str, trains_base: bool, bits: int = 16, device: str = "cpu") -> Any:
     """The base model, in evaluation mode, on `device`.
 
-    Weights that are trained are float32 whatever the precision (bfloat16 arithmetic comes from autocast, so that small updates are not
+    Weights that are trained are float32 whatever the precision (16-bit arithmetic comes from autocast, so that small updates are not
     rounded away); frozen ones are held in the precision itself, or in NF4 where `bits` is 4. Raises `UserError("model_unusable")`.
     """
     from transformers import AutoModelForCausalLM

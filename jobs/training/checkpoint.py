@@ -89,6 +89,12 @@ def newest(folders: Iterable[Path]) -> Path | None:
     return next((path for path in sorted(found, key=lambda path: path.name, reverse=True) if verify(path)), None)
 
 
+def of_step(folders: Iterable[Path], step: int) -> Path | None:
+    """The first whole checkpoint of a step in several folders, each as `newest` takes them."""
+    found = [path for folder in folders for path in _steps(folder) if path.name == f"{_PREFIX}{step:08d}"]
+    return next((path for path in found if verify(path)), None)
+
+
 def verify(path: Path) -> bool:
     """Whether every file of the manifest is there with its size and sha256."""
     try:
@@ -114,7 +120,12 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(weights, optimiser state), on the CPU."""
-    return load_file(path / "weights.safetensors"), load_file(path / "optimiser.safetensors")
+    return read_weights(path), load_file(path / "optimiser.safetensors")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights alone, on the CPU."""
+    return load_file(path / "weights.safetensors")
 
 
 def _steps(folder: Path) -> list[Path]:

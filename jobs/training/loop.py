@@ -1,11 +1,12 @@
-"""The training loop: batch, forward, loss, backward, clip, AdamW, schedule, event, evaluation, checkpoint. One for every method."""
+"""The training loop: batch, forward, loss, backward, clip, update, schedule, event, evaluation, checkpoint. One for every method."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ import torch
 from jobs.data.encoding import Encoded
 from jobs.errors import GraftError
 from jobs.models.device import memory
-from jobs.spec import TrainingSpec
+from jobs.spec import EngineSpec, TrainingSpec
 from jobs.training import checkpoint
+from jobs.training.batches import Batch
 from jobs.training.forward import Forward
 from jobs.training.loss import DatasetLoss, dataset_loss
-from jobs.training.optimiser import make_optimiser, optimiser_tensors, restore_optimiser
-from jobs.training.order import Order, dropout_seed
+from jobs.training.optimiser import grouped, make_optimiser, usable_kind
+from jobs.training.order import Order, TokenBudget, dropout_seed
+from jobs.training.prefetch import prefetched
 from jobs.training.schedule import rate_factor, warmup_steps
 
 NONFINITE_LIMIT = 3
@@ -32,21 +35,35 @@ Emit = Callable[..., Any]
 
 @dataclass
 class Progress:
-    """What a resumed run must know besides the tensors. `seconds` is time spent on steps, evaluation excluded."""
+    """What a resumed run must know besides the tensors. `seconds` is time spent on steps, evaluation excluded.
+
+    `best_loss` is the lowest validation loss of trained weights, found at `best_step`; `without_gain` counts the evaluations since.
+    """
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
     nonfinite: int = 0
     best_loss: float | None = None
+    best_step: int | None = None
+    without_gain: int = 0
     results: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The micro-batches of one step, and the label tokens of all of them together."""
+
+    batches: list[Batch]
+    labels: int
 
 
 @dataclass
 class Trainer:
     """A run's training. `fingerprint` tells whether a checkpoint belongs to it; `stop` says that somebody wants it to end.
 
-    `validation` rows may be none. `parameters` are the trained ones by name, in float32.
+    `validation` rows may be none. `rate_of` gives the learning rate of a weight, by its name, as a multiple of the run's. `parameters` are
+    the trained weights by name, in float32.
     """
 
     forward: Forward
@@ -59,82 +76,117 @@ class Trainer:
     emit: Emit
     stop: Callable[[], bool]
     fingerprint: Mapping[str, Any]
+    engine: EngineSpec = field(default_factory=EngineSpec)
+    rate_of: Callable[[str], float] = lambda _name: 1.0
 
     def __post_init__(self) -> None:
-        self.order = Order(len(self.rows), self.spec.micro_batch, self.spec.gradient_accumulation, self.seed)
-        self.total_steps = self.order.total_steps(self.spec.epochs, self.spec.max_steps)
-        self.warmup = warmup_steps(self.total_steps, self.spec.warmup_share)
-        self.evaluate_every = self.spec.evaluate_every_steps or math.ceil(self.total_steps / EVALUATIONS)
+        spec, device = self.spec, self.forward.device.split(":")[0]
+        tokens = spec.micro_batch_tokens
+        budget = TokenBudget(tokens, [len(row.ids) for row in self.rows], padded=not self.forward.packs) if tokens else None
+        self.order = Order(len(self.rows), spec.micro_batch, spec.gradient_accumulation, self.seed, budget)
+        self.total_steps = self.order.total_steps(spec.epochs, spec.max_steps)
+        self.warmup = warmup_steps(self.total_steps, spec.warmup_share)
+        self.evaluate_every = spec.evaluate_every_steps or math.ceil(self.total_steps / EVALUATIONS)
         self.parameters = {name: parameter for name, parameter in self.forward.model.named_parameters() if parameter.requires_grad}
-        self.optimiser = make_optimiser(self.parameters, self.learning_rate, self.spec.weight_decay)
-        self.clock = checkpoint.Clock(self.total_steps, self.spec.checkpoint_every_steps)
+        groups = grouped(self.parameters, spec.weight_decay, self.rate_of)
+        self.optimiser = make_optimiser(usable_kind(spec.optimiser, device), groups, flat=self.engine.flat_optimiser)
+        # Float16 cannot hold small gradients: the loss is scaled up before backward, the gradient down after it. Without effect elsewhere.
+        self.scaler = torch.amp.GradScaler(device, enabled=self.forward.dtype == torch.float16)
+        self.clock = checkpoint.Clock(self.total_steps, spec.checkpoint_every_steps)
         self.progress = Progress()
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._folders: Sequence[Path] = [self.out]
 
     def run(self) -> None:
-        """Trains from the step reached to the last, and leaves a checkpoint of it.
+        """Trains from the step reached to the last, leaves a checkpoint of it, and goes on with the best weights where they are wanted.
 
         Raises `GraftError`: `preempted` with a checkpoint written, `nonfinite`, `cuda_oom`, `host_oom`, `disk_full`.
         """
         progress = self.progress
-        model = self.forward.model
+        self._prepare()
+        with closing(self._work()) as steps:
+            for work in steps:
+                self.forward.model.train()
+                started = time.monotonic()
+                loss, tokens = self._gradients(work)
+                self.scaler.unscale_(self.optimiser.inner)
+                norm = self.optimiser.clip(self.spec.clip_norm)
+                rate = self._update(loss, norm)
+                seconds = time.monotonic() - started
+                self._count(seconds, tokens)
+                self._report(loss, rate, norm, seconds, tokens)
+                best = self._evaluate_if_due()
+                stopping = self.stop() and not self.is_done
+                if stopping or self._is_checkpoint_due(best=best):
+                    self.save(best=best)
+                if stopping:
+                    raise GraftError("preempted", step=progress.step)
+                if self.is_done:
+                    break
+        self._choose_weights()
+        self.forward.model.eval()
+
+    def _prepare(self) -> None:
+        """Brings the model into the state to train in, and tells of what is not as the spec asks."""
         if self.spec.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self.emit("phase", name="training", done=progress.step, total=self.total_steps, unit="steps")
-        for micro_batches in self.order.micro_batches(progress.step, self.total_steps):
-            model.train()
-            started = time.monotonic()
-            loss, tokens = self._gradients(micro_batches)
-            norm = self._clip()
-            rate = self._update(loss, norm)
-            seconds = time.monotonic() - started
-            self._count(seconds, tokens)
-            self._report(loss, rate, norm, seconds, tokens)
-            best = self._evaluate_if_due()
-            if self.stop() and progress.step < self.total_steps:
-                self.save(best=best)
-                raise GraftError("preempted", step=progress.step)
-            if progress.nonfinite == 0 and self.clock.due(progress.step, best=best):
-                self.save(best=best)
-        model.eval()
+            self.forward.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.forward.refresh()
+        kind = usable_kind(self.spec.optimiser, self.forward.device.split(":")[0])
+        if kind != self.spec.optimiser:
+            self._warn(
+                "optimiser_not_paged",
+                f"Without a GPU the optimiser has no pages: {kind} stands in for {self.spec.optimiser}.",
+                "Nothing to do: the result is the same.",
+            )
+        self.emit("phase", name="training", done=self.progress.step, total=self.total_steps, unit="steps")
 
-    def _gradients(self, micro_batches: Sequence[Sequence[int]]) -> tuple[float, int]:
+    def _work(self) -> Generator[Work, None, None]:
+        """What is left to do, step by step."""
+        first = self.total_steps if self.is_done else self.progress.step
+
+        def make() -> Iterator[Work]:
+            for micro_batches in self.order.micro_batches(first, self.total_steps):
+                chosen = [[self.rows[index] for index in rows] for rows in micro_batches]
+                labels = sum(int(row.trained.sum()) for rows in chosen for row in rows)
+                yield Work([self.forward.batch(rows) for rows in chosen], labels)
+
+        yield from prefetched(make()) if self.engine.prefetch else make()
+
+    def _gradients(self, work: Work) -> tuple[float, int]:
         """Adds up the gradients of a step; returns the mean loss per label token of the whole step, and all tokens processed."""
-        chosen = [[self.rows[index] for index in rows] for rows in micro_batches]
-        labels = sum(int(row.trained.sum()) for rows in chosen for row in rows)
-        total, tokens = torch.zeros((), device=self.forward.device), 0
-        for micro, rows in enumerate(chosen):
+        total = torch.zeros((), device=self.forward.device)
+        for micro, batch in enumerate(work.batches):
             torch.manual_seed(dropout_seed(self.seed, self.progress.step, micro))
-            batch = self.forward.batch(rows)
             with self.forward.running(batch):
-                loss = self.forward.loss_sum(batch) / labels
-                torch.autograd.backward(loss)
+                loss = self.forward.loss_sum(batch) / work.labels
+                torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()
-            tokens += batch.tokens
-        return float(total), tokens
-
-    def _clip(self) -> float:
-        """The norm of all gradients together, before they are shortened to the limit."""
-        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.spec.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(list(self.parameters.values()), self.spec.clip_norm, norm)
-        return float(norm)
+        return float(total), sum(batch.tokens for batch in work.batches)
 
     def _update(self, loss: float, norm: float) -> float:
-        """One step of AdamW where loss and gradient are finite, none where not; returns the learning rate."""
+        """One step of the optimiser where loss and gradient are finite, none where not; returns the learning rate."""
+        spec, progress = self.spec, self.progress
         rate = self.learning_rate * rate_factor(
-            self.progress.step, total_steps=self.total_steps, warmup=self.warmup, kind=self.spec.schedule
+            progress.step, total_steps=self.total_steps, warmup=self.warmup, kind=spec.schedule, cycles=spec.schedule_cycles
         )
+        overflow = self.scaler.is_enabled() and math.isfinite(loss) and self.scaler.get_scale() > 1.0
         if math.isfinite(loss) and math.isfinite(norm):
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
-            self.optimiser.step()
-            self.progress.nonfinite = 0
-        else:
-            self.progress.nonfinite += 1
-        self.optimiser.zero_grad(set_to_none=True)
+            self.optimiser.step(rate)
+            self.forward.refresh()
+            progress.nonfinite = 0
+        elif not overflow:
+            progress.nonfinite += 1
+        self.scaler.update()
+        self.optimiser.forget_gradients()
+        if overflow and not math.isfinite(norm):
+            self._tell(f"Step {progress.step + 1} was skipped: its gradient left the range of float16. The loss scale is now lower.")
         return rate
+
+    def _tell(self, message: str) -> None:
+        self.emit("log", level="info", message=message)
+
+    def _warn(self, code: str, message: str, remedy: str) -> None:
+        self.emit("warning", code=code, message=message, remedy=remedy)
 
     def _count(self, seconds: float, tokens: int) -> None:
         self.progress.step += 1
@@ -165,15 +217,30 @@ class Trainer:
         """Epochs done, with fractions."""
         return self.progress.step / self.order.steps_per_epoch
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are done, or the validation loss has not fallen for as many evaluations as the spec bears."""
+        return self.progress.step >= self.total_steps or self._stops_early
+
+    @property
+    def _stops_early(self) -> bool:
+        patience = self.spec.early_stopping_evaluations
+        return patience is not None and self.progress.without_gain >= patience
+
     def _evaluate_if_due(self) -> bool:
         """Measures the validation loss where it is time; returns whether it is the lowest so far."""
-        step = self.progress.step
-        if not self.validation or (step % self.evaluate_every and step != self.total_steps):
+        progress = self.progress
+        if not self.validation or (progress.step % self.evaluate_every and progress.step != self.total_steps):
             return False
-        return self.validate("tuned")
+        loss = self.validate("tuned")
+        if math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss):
+            progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
+            return True
+        progress.without_gain += 1
+        return False
 
-    def validate(self, model: str) -> bool:
-        """Measures the validation loss and emits it under the name `model`; returns whether it is the lowest so far."""
+    def validate(self, model: str) -> float:
+        """Measures the validation loss, emits it under the name `model` and returns it."""
         started = time.monotonic()
         self.emit("phase", name="evaluating", done=0, total=len(self.validation), unit="rows")
         found = dataset_loss(self.forward, self.validation)
@@ -185,13 +252,33 @@ class Trainer:
             model=model,
             **eval_data(found, len(self.validation), started),
         )
-        if self.progress.step < self.total_steps:
+        if not self.is_done:
             self.emit("phase", name="training", done=self.progress.step, total=self.total_steps, unit="steps")
-        best = self.progress.best_loss
-        if not math.isfinite(found.loss) or (best is not None and found.loss >= best):
-            return False
-        self.progress.best_loss = found.loss
-        return True
+        return found.loss
+
+    def _choose_weights(self) -> None:
+        """Tells why the training ended before its last step, and puts back the weights of the lowest validation loss where asked for."""
+        progress = self.progress
+        if self._stops_early:
+            self._tell(f"Stopped after step {progress.step}: the validation loss has not fallen for {progress.without_gain} evaluations.")
+        if self.spec.final_weights == "last" or progress.best_step is None:
+            return
+        if progress.best_step != progress.step:
+            path = checkpoint.of_step(self._folders, progress.best_step)
+            if path is None:
+                self._warn(
+                    "best_weights_lost",
+                    f"The checkpoint of step {progress.best_step}, which had the lowest validation loss, is damaged or gone.",
+                    f"The weights of step {progress.step} are kept in its place.",
+                )
+                return
+            self._load(checkpoint.read_weights(path))
+        self._tell(f"The weights of step {progress.best_step} are kept: their validation loss, {progress.best_loss:.4f}, was the lowest.")
+
+    def _is_checkpoint_due(self, *, best: bool) -> bool:
+        if self.is_done or (best and self.spec.final_weights == "best"):
+            return True
+        return self.progress.nonfinite == 0 and self.clock.due(self.progress.step, best=best)
 
     def save(self, *, best: bool = False) -> None:
         """Writes a checkpoint, tells of it, and removes what is no longer needed."""
@@ -200,8 +287,8 @@ class Trainer:
             self.out / "checkpoints",
             self.progress.step,
             weights={name: parameter.detach().contiguous() for name, parameter in self.parameters.items()},
-            optimiser=optimiser_tensors(self.optimiser, self.parameters),
-            state={**asdict(self.progress), "fingerprint": dict(self.fingerprint)},
+            optimiser=self.optimiser.tensors(),
+            state={**asdict(self.progress), "scaler": self.scaler.state_dict(), "fingerprint": dict(self.fingerprint)},
             best=best,
         )
         checkpoint.rotate(self.out / "checkpoints")
@@ -210,17 +297,26 @@ class Trainer:
         path = str(saved.path.relative_to(self.out))
         self.emit("checkpoint", step=saved.step, path=path, bytes=saved.bytes, seconds=seconds, best=best)
 
-    def restore(self, path: Path) -> None:
-        """Continues from a checkpoint that `checkpoint.verify` accepts. Raises `UserError("resume_mismatch")` where it is another run's."""
+    def restore(self, path: Path, folders: Sequence[Path] = ()) -> None:
+        """Continues from a checkpoint that `checkpoint.verify` accepts; `folders` are those where the best one may be, besides our own.
+
+        Raises `UserError("resume_mismatch")` where the checkpoint is another run's.
+        """
         state = checkpoint.read_state(path)
         checkpoint.require_same_run(path, state, self.fingerprint)
         weights, moments = checkpoint.read_tensors(path)
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(weights[name])
-        restore_optimiser(self.optimiser, self.parameters, moments)
+        self._load(weights)
+        self.optimiser.restore(moments)
+        self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
         self.clock.saved(self.progress.step, 0.0)
+        self._folders = [self.out, *folders]
+
+    @torch.no_grad()
+    def _load(self, weights: checkpoint.Tensors) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(weights[name])
+        self.forward.refresh()
 
 
 def eval_data(found: DatasetLoss, rows: int, started: float) -> dict[str, Any]:
@@ -231,6 +327,8 @@ def eval_data(found: DatasetLoss, rows: int, started: float) -> dict[str, Any]:
         "token_accuracy": found.token_accuracy,
         "exact_match": None,
         "label_accuracy": None,
+        "choice_accuracy": None,
+        "choice_accuracy_normalised": None,
         "rows": rows,
         "tokens": found.tokens,
         "seconds": time.monotonic() - started,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +21,40 @@ def dropout_seed(seed: int, step: int, micro: int) -> int:
 
 
 @dataclass(frozen=True)
+class TokenBudget:
+    """Micro-batches of at most `tokens` tokens in place of a number of rows. `lengths` are those of the rows; `padded`: padding counts."""
+
+    tokens: int
+    lengths: Sequence[int]
+    padded: bool = False
+
+    def cut(self, rows: Sequence[int]) -> list[list[int]]:
+        """Row numbers in micro-batches, in their order, each as full as the next row allows; a row that is longer alone is by itself."""
+        found: list[list[int]] = []
+        total = longest = 0
+        for row in rows:
+            total, longest = total + self.lengths[row], max(longest, self.lengths[row])
+            size = longest * (len(found[-1]) + 1) if found and self.padded else total
+            if found and size <= self.tokens:
+                found[-1].append(row)
+            else:
+                found.append([row])
+                total = longest = self.lengths[row]
+        return found
+
+
+@dataclass(frozen=True)
 class Order:
-    """Which rows each step trains on. A step never crosses the border of an epoch: the last one of an epoch may be smaller."""
+    """Which rows each step trains on. A step never crosses the border of an epoch: the last one of an epoch may be smaller.
+
+    A step is of `micro_batch` x `gradient_accumulation` rows, in micro-batches of `micro_batch` rows or, with a `budget`, of its tokens.
+    """
 
     rows: int
     micro_batch: int
     gradient_accumulation: int
     seed: int
+    budget: TokenBudget | None = None
 
     @property
     def effective_batch(self) -> int:
@@ -52,4 +79,7 @@ class Order:
             if epoch != known_epoch:
                 known_epoch, order = epoch, permutation(self.seed, epoch, self.rows)
             chosen = order[place * self.effective_batch : (place + 1) * self.effective_batch].tolist()
-            yield [chosen[start : start + self.micro_batch] for start in range(0, len(chosen), self.micro_batch)]
+            if self.budget:
+                yield self.budget.cut(chosen)
+            else:
+                yield [chosen[start : start + self.micro_batch] for start in range(0, len(chosen), self.micro_batch)]

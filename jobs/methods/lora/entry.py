@@ -1,6 +1,8 @@
 """Catalogue entries of LoRA and QLoRA (torch-free)."""
 
-from jobs.methods.entry import Capabilities, Method, Setting
+from collections.abc import Mapping
+
+from jobs.methods.entry import Capabilities, Method, Setting, SettingValue
 
 SETTINGS = (
     Setting(
@@ -16,7 +18,24 @@ SETTINGS = (
         "Which layers get an adapter. All linear layers learn best; attention only is smaller.",
         choices=("all-linear", "attention"),
     ),
+    Setting(
+        "b_rate_ratio",
+        "B learns faster by",
+        "float",
+        1.0,
+        "LoRA+: the learning rate of the matrix B as a multiple of that of A, which is the run's. 1 is plain LoRA; 16 is usual for LoRA+, "
+        "with a lower learning rate.",
+        0.01,
+        1000,
+    ),
 )
+
+
+def rate_factor(settings: Mapping[str, SettingValue], weight: str) -> float:
+    """LoRA+ (Hayou et al. 2024, arXiv:2402.12354): `b_rate_ratio` for a matrix B, by its name in PEFT, and 1 for all else."""
+    is_b = ".lora_B." in weight or ".lora_embedding_B." in weight
+    return float(settings["b_rate_ratio"]) if is_b else 1.0
+
 
 LORA = Method(
     id="lora",
@@ -30,6 +49,7 @@ LORA = Method(
     application="jobs.methods.lora.apply:apply",
     learning_rate=2e-4,
     settings=SETTINGS,
+    rates="jobs.methods.lora.entry:rate_factor",
 )
 
 QLORA = Method(
@@ -44,5 +64,6 @@ QLORA = Method(
     application="jobs.methods.lora.apply:apply",
     learning_rate=2e-4,
     settings=SETTINGS,
+    rates="jobs.methods.lora.entry:rate_factor",
     capabilities=Capabilities(base_bits=4),
 )
