@@ -9,7 +9,7 @@ SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test lint format types check-migrations tests demo pin clean
+.PHONY: help run setup setup-dev test lint format types check-migrations tests demo pin clean bench-training
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
@@ -72,6 +72,14 @@ check-migrations: $(VENV)/.dev ## models and migrations agree
 
 tests: $(VENV)/.dev ## the test suite alone
 	$(PY) -m pytest -n 3 --dist loadfile
+
+# -- measurements --------------------------------------------------------------------------------------------------------
+
+# DATA= the folder with arc_easy/ and gsm8k/ (else rows of examples/tickets); QUICK=1, RESUME=1, ONLY=lora-bf16-arc, PEERS=hf,trl, ROUNDS=1,
+# WITHOUT=compile,shared_prefix (fast ways of the engine to switch off)
+bench-training: setup ## Graft and the usual trainers in turn, on the same rows: tokens/s, memory, losses, ratios
+	$(PY) -m benchmarks.training $(if $(DATA),--data $(DATA)) $(if $(QUICK),--quick) $(if $(RESUME),--resume) $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(WITHOUT),--without $(WITHOUT))
 
 pin: ## resolve requirements*.in anew
 	PYTHON=$(PYTHON) tools/pin.sh
