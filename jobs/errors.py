@@ -165,6 +165,9 @@ CATALOGUE: dict[str, ErrorText] = {
     # -- model, method, device -----------------------------------------------------------------------------------
     "model_missing": ErrorText("There is no model at {path}.", "Add the base model again."),
     "model_unusable": ErrorText("The model cannot be used: {reason}.", "Choose another base model."),
+    "validation_needed": ErrorText(
+        "{field} needs validation rows, and there are none.", "Give a validation file, or raise the validation share; or switch it off."
+    ),
     "method_unknown": ErrorText("There is no method '{method}'.", "Known methods: {known}."),
     "method_setting": ErrorText("Method {method}: setting '{setting}' {reason}.", "Give a value that is allowed."),
     "device_cannot": ErrorText("{what} cannot run on this device: {reason}.", "{instead}"),
@@ -186,12 +189,20 @@ CATALOGUE: dict[str, ErrorText] = {
     "disk_full": ErrorText(
         "The disk is full: {path} could not be written.", "Free some space, then resume: the last checkpoint is intact.", ExitCode.DISK_FULL
     ),
+    "disk_space": ErrorText(
+        "The result needs {needed} bytes, and {free} are free at {path}.", "Free some space, or choose another folder.", ExitCode.DISK_FULL
+    ),
     "download": ErrorText("The download failed: {reason}.", "Check the name, the network and the token, then try again."),
     "merge_refused": ErrorText(
         "The exported model is not offered: {reason}.",
         "The adapter, where there is one, is intact: load it on top of the base model.",
         ExitCode.INTERNAL,
     ),
+    "merge_impossible": ErrorText(
+        "The adapter cannot be merged into this base: {reason}.",
+        "Check that it was trained on this very base; some kinds of adapters can only be loaded on top of theirs.",
+    ),
+    "folder_taken": ErrorText("{path} exists and is not an empty folder.", "Name a folder that does not exist yet."),
     "preempted": ErrorText("Stopped on request after step {step}.", "Resume to continue.", ExitCode.PREEMPTED),
     "stalled": ErrorText(
         "Nothing was heard from the training for {seconds} seconds, and it was stopped.",

@@ -203,13 +203,23 @@ class RunSpec:
         if isinstance(body, dict) and body.get("version", VERSION) != VERSION:
             raise UserError("spec_version", found=body["version"], expected=VERSION)
         try:
-            return _ADAPTER.validate_json(json.dumps(body), strict=True)
+            spec = _ADAPTER.validate_json(json.dumps(body), strict=True)
         except ValidationError as failure:
             raise _user_error(failure) from None
+        require_validation(spec.training, present=spec.data.validation is not None or spec.data.validation_share > 0)
+        return spec
 
 
 # Strict JSON mode: an object becomes a dataclass, but "3" is no number.
 _ADAPTER: TypeAdapter[RunSpec] = TypeAdapter(RunSpec)
+
+
+def require_validation(training: TrainingSpec, *, present: bool) -> None:
+    """Raises `UserError("validation_needed")` where the training is to be steered by validation rows and there are none."""
+    stops_early, takes_best = training.early_stopping_evaluations is not None, training.final_weights == "best"
+    for name, wanted in (("early_stopping_evaluations", stops_early), ("final_weights", takes_best)):
+        if wanted and not present:
+            raise UserError("validation_needed", field=f"training.{name}", where={"field": f"training.{name}"})
 
 
 def load_spec(path: Path) -> RunSpec:

@@ -27,7 +27,7 @@ class ExportContext:
     - `results`: the data of the last `eval` events on the held-out rows, by model: `base` and `tuned`.
     - `facts`: for the model card, see `jobs.export.card.model_card`.
     - `held_out`: token ids of held-out rows, on which a merged model's logits are compared with the trained model's.
-    - `precision`: the run's arithmetic, resolved: `float32` or `bfloat16`.
+    - `precision`: the run's arithmetic, resolved: `float32`, `bfloat16` or `float16`.
     - `reevaluate(model, name)`: measures a plain transformers model just as base and tuned were measured, emits its `eval` event with
       `name` as its model, and returns that event's data.
     """

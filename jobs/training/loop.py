@@ -16,7 +16,7 @@ import torch
 from jobs.data.encoding import Encoded
 from jobs.errors import GraftError
 from jobs.models.device import memory
-from jobs.spec import EngineSpec, TrainingSpec
+from jobs.spec import EngineSpec, TrainingSpec, require_validation
 from jobs.training import checkpoint
 from jobs.training.batches import Batch
 from jobs.training.forward import Forward
@@ -63,7 +63,7 @@ class Trainer:
     """A run's training. `fingerprint` tells whether a checkpoint belongs to it; `stop` says that somebody wants it to end.
 
     `validation` rows may be none. `rate_of` gives the learning rate of a weight, by its name, as a multiple of the run's. `parameters` are
-    the trained weights by name, in float32.
+    the trained weights by name, in float32; after `run` they are those of step `kept_step`. Raises `UserError("validation_needed")`.
     """
 
     forward: Forward
@@ -81,6 +81,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         spec, device = self.spec, self.forward.device.split(":")[0]
+        require_validation(spec, present=bool(self.validation))
         tokens = spec.micro_batch_tokens
         budget = TokenBudget(tokens, [len(row.ids) for row in self.rows], padded=not self.forward.packs) if tokens else None
         self.order = Order(len(self.rows), spec.micro_batch, spec.gradient_accumulation, self.seed, budget)
@@ -96,6 +97,7 @@ class Trainer:
         self.progress = Progress()
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._folders: Sequence[Path] = [self.out]
+        self.kept_step = 0
 
     def run(self) -> None:
         """Trains from the step reached to the last, leaves a checkpoint of it, and goes on with the best weights where they are wanted.
@@ -261,6 +263,7 @@ class Trainer:
         progress = self.progress
         if self._stops_early:
             self._tell(f"Stopped after step {progress.step}: the validation loss has not fallen for {progress.without_gain} evaluations.")
+        self.kept_step = progress.step
         if self.spec.final_weights == "last" or progress.best_step is None:
             return
         if progress.best_step != progress.step:
@@ -273,6 +276,7 @@ class Trainer:
                 )
                 return
             self._load(checkpoint.read_weights(path))
+            self.kept_step = progress.best_step
         self._tell(f"The weights of step {progress.best_step} are kept: their validation loss, {progress.best_loss:.4f}, was the lowest.")
 
     def _is_checkpoint_due(self, *, best: bool) -> bool:

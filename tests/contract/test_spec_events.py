@@ -71,6 +71,17 @@ def test_a_wrong_spec_names_its_field(change, code, field):
     assert (refused.value.code, refused.value.where) == (code, {"field": field})
 
 
+@pytest.mark.parametrize(("field", "value"), [("early_stopping_evaluations", 2), ("final_weights", "best")])
+def test_what_is_steered_by_validation_rows_needs_some(field, value):
+    body = {**SPEC.to_json(), "training": {field: value}}
+    assert getattr(RunSpec.from_json(body).training, field) == value
+    bare = {**body, "data": {"train": "train.jsonl", "validation_share": 0}}
+    assert RunSpec.from_json({**bare, "data": {**bare["data"], "validation": "validation.jsonl"}}).data.validation_share == 0
+    with pytest.raises(UserError) as refused:
+        RunSpec.from_json(bare)
+    assert (refused.value.code, refused.value.where) == ("validation_needed", {"field": f"training.{field}"})
+
+
 def test_a_spec_without_a_stored_dtype_keeps_the_bases():
     assert RunSpec.from_json({**SPEC.to_json(), "export": {"merge": "none"}}).export.dtype == "base"
 

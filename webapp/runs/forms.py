@@ -52,7 +52,12 @@ FIELDS = (
     Words(
         TrainingSpec, "training.schedule", "training", _("Schedule"),
         _("How the learning rate moves after the warm-up."),
-        {"cosine": _("Cosine, down to zero"), "linear": _("Linear, down to zero"), "constant": _("Constant")},
+        {
+            "cosine": _("Cosine, down to zero"),
+            "linear": _("Linear, down to zero"),
+            "constant": _("Constant"),
+            "cosine_with_restarts": _("Cosine with restarts"),
+        },
     ),
     Words(
         TrainingSpec, "training.warmup_share", "training", _("Warm-up"),
@@ -65,7 +70,21 @@ FIELDS = (
     Words(
         TrainingSpec, "training.precision", "training", _("Precision"),
         _("Of the frozen weights and the arithmetic."),
-        {"auto": _("Automatic: what the device does best"), "bfloat16": "bfloat16", "float32": "float32"},
+        {
+            "auto": _("Automatic: what the device does best"),
+            "bfloat16": "bfloat16",
+            "float32": "float32",
+            "float16": _("float16: for GPUs without bfloat16"),
+        },
+    ),
+    Words(
+        TrainingSpec, "training.early_stopping_evaluations", "training", _("Stop early after … validations without gain"),
+        _("Ends the training once the validation loss has not fallen so many times. Empty: all steps. 2 or 3 is usual."),
+    ),
+    Words(
+        TrainingSpec, "training.final_weights", "training", _("Weights to keep"),
+        _("The best are those of the lowest validation loss: a checkpoint is written whenever it falls."),
+        {"last": _("Those of the last step"), "best": _("The best")},
     ),
     Words(
         DataSpec, "data.validation_share", "data", _("Validation share"),
@@ -108,6 +127,25 @@ FIELDS = (
         TrainingSpec, "training.batching", "advanced", _("Batching"),
         _("Packed puts several short rows into one sequence without letting them see each other; it wastes no memory on padding."),
         {"auto": _("Automatic"), "packed": _("Packed"), "padded": _("Padded")},
+    ),
+    Words(
+        TrainingSpec, "training.micro_batch_tokens", "advanced", _("Micro-batch in tokens"),
+        _("At most so many tokens in memory at once, in place of a number of rows; a step keeps its rows. Empty: by rows."),
+    ),
+    Words(
+        TrainingSpec, "training.optimiser", "advanced", _("Optimiser"),
+        _("AdamW is exact. In 8 bits its state takes a quarter of the memory, with Adafactor next to none."),
+        {
+            "adamw": "AdamW",
+            "adamw_8bit": _("AdamW, 8-bit state"),
+            "paged_adamw": _("AdamW, state paged to the host's memory (GPU)"),
+            "paged_adamw_8bit": _("AdamW, 8-bit state paged to the host's memory (GPU)"),
+            "adafactor": "Adafactor",
+        },
+    ),
+    Words(
+        TrainingSpec, "training.schedule_cycles", "advanced", _("Restarts: number of cycles"),
+        _("How often the rate falls from its peak to zero, where the schedule is cosine with restarts."),
     ),
     Words(TrainingSpec, "training.weight_decay", "advanced", _("Weight decay"), _("Pull of the trained weights towards zero. 0 to 0.1.")),
     Words(TrainingSpec, "training.clip_norm", "advanced", _("Gradient clipping"), _("Largest norm of the gradient; 0 switches it off.")),

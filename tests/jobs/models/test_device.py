@@ -43,15 +43,17 @@ def test_on_a_cpu_the_probe_needs_no_torch():
         ("bfloat16", CPU, "bfloat16"),
         ("float32", {**CPU, "bfloat16": True}, "float32"),
         ("auto", OLD_GPU, "float32"),
+        ("float16", OLD_GPU, "float16"),
     ],
 )
 def test_precision(asked, device, chosen):
     assert choose_precision(asked, device) == chosen
 
 
-def test_a_gpu_without_bfloat16_refuses_it():
+@pytest.mark.parametrize(("asked", "device"), [("bfloat16", OLD_GPU), ("float16", CPU)])
+def test_a_device_refuses_what_it_has_no_arithmetic_for(asked, device):
     with pytest.raises(UserError) as refused:
-        choose_precision("bfloat16", OLD_GPU)
+        choose_precision(asked, device)
     assert (refused.value.code, refused.value.where) == ("device_cannot", {"field": "training.precision"})
 
 

@@ -52,6 +52,16 @@ def test_rates_rise_then_fall(kind):
     assert rates[-1] > 0
 
 
+def test_restarts_fall_from_the_peak_again_and_again():
+    def rates(kind, cycles, steps):
+        return [rate_factor(step, total_steps=steps, warmup=4, kind=kind, cycles=cycles) for step in range(steps)]
+
+    restarted, once = rates("cosine_with_restarts", 3, 4 + 3 * 8), rates("cosine", 3, 4 + 8)
+    assert restarted == once[:4] + once[4:] * 3
+    assert restarted[4] == restarted[12] == restarted[20] == 1.0
+    assert rates("cosine_with_restarts", 1, 25) == rates("cosine", 1, 25)
+
+
 def test_warm_up_leaves_a_step():
     assert [warmup_steps(1, 0.5), warmup_steps(10, 0.03), warmup_steps(10, 0.0), warmup_steps(2, 0.9)] == [0, 1, 0, 1]
 

@@ -12,11 +12,13 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from jobs.methods.registry import all_methods
+from jobs.spec import RunSpec
 from tests.webapp.runs import stories
 from tests.webapp.runs.rows import Bench, make_bench
 from webapp.accounts.models import Membership, Role, User
 from webapp.core import formats
 from webapp.core.formats import THIN
+from webapp.runs.forms import FIELDS
 from webapp.runs.models import Run, Worker
 from webapp.runs.states import State
 
@@ -131,7 +133,7 @@ def test_the_form_launches_with_its_defaults(alice: Client, bench: Bench) -> Non
     assert answer["Location"] == reverse("runs:detail", args=[run.id])
     assert (run.name, run.method, run.state, run.created_by) == ("mine", "lora", State.QUEUED, bench.user)
     assert run.spec["training"]["epochs"] == 3.0
-    assert run.spec["method"]["settings"] == {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": "all-linear"}
+    assert run.spec["method"]["settings"] == {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": "all-linear", "b_rate_ratio": 1.0}
     assert (run.spec["export"]["merge"], run.spec["export"]["dtype"]) == ("original", "base")
     assert run.spec["evaluation"]["generate"] is True
 
@@ -148,6 +150,30 @@ def test_the_dtype_of_the_download_is_chosen_in_the_form(alice: Client, bench: B
     assert form["export_dtype"].value() == "float32"
 
 
+def test_what_steers_the_training_is_chosen_in_the_form(alice: Client, bench: Bench) -> None:
+    chosen = {
+        "optimiser": "adamw_8bit", "schedule": "cosine_with_restarts", "schedule_cycles": 3, "micro_batch_tokens": 4096,
+        "early_stopping_evaluations": 2, "final_weights": "best", "precision": "bfloat16",
+    }  # fmt: skip
+    page = alice.get(reverse("runs:new", args=["alice"]))
+    assert all(f'name="training_{name}"' in page.text for name in chosen)
+    values = {name: page.context["form"][f"training_{name}"].value() for name in chosen}
+    defaults = RunSpec.from_json({"model": {"path": "model"}, "data": {"train": "train.jsonl"}}).to_json()["training"]
+    assert values == {name: defaults[name] for name in chosen}
+    alice.post(reverse("runs:new", args=["alice"]), form_data(bench, **{f"training_{name}": str(value) for name, value in chosen.items()}))
+    run = Run.objects.get()
+    assert {name: run.spec["training"][name] for name in chosen} == chosen
+    form = alice.get(reverse("runs:new", args=["alice"], query={"clone": str(run.id)})).context["form"]
+    assert {name: form[f"training_{name}"].value() for name in chosen} == chosen
+
+
+def test_the_forms_words_name_every_choice_of_the_contract(alice: Client, bench: Bench) -> None:
+    form = alice.get(reverse("runs:new", args=["alice"])).context["form"]
+    for name in ("optimiser", "schedule", "precision", "final_weights"):
+        words = next(words for words in FIELDS if words.path == f"training.{name}")
+        assert list(words.choices) == [value for value, _ in form.fields[f"training_{name}"].choices]
+
+
 def test_only_the_chosen_methods_settings_count(alice: Client, bench: Bench) -> None:
     data = form_data(bench, method="qlora", settings_lora_rank="nonsense", settings_qlora_rank="8")
     assert alice.post(reverse("runs:new", args=["alice"]), data).status_code == 302
@@ -161,6 +187,9 @@ def test_only_the_chosen_methods_settings_count(alice: Client, bench: Bench) -> 
         ({"settings_lora_rank": "5000"}, "settings_lora_rank"),
         ({"training_micro_batch": ""}, "training_micro_batch"),
         ({"seed": "-1"}, "seed"),
+        ({"training_schedule_cycles": "0"}, "training_schedule_cycles"),
+        ({"training_micro_batch_tokens": "8"}, "training_micro_batch_tokens"),
+        ({"training_final_weights": "best", "data_validation_share": "0"}, "training_final_weights"),
     ],
 )
 def test_an_error_stands_at_its_field_and_nothing_is_launched(alice: Client, bench: Bench, changes: dict[str, str], field: str) -> None:
