@@ -9,7 +9,7 @@ SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test lint format types check-migrations tests demo pin clean bench-training
+.PHONY: help run setup setup-dev test lint format types check-migrations tests demo pin clean bench-training bench-profile
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ tests: $(VENV)/.dev ## the test suite alone
 bench-training: setup ## Graft and the usual trainers in turn, on the same rows: tokens/s, memory, losses, ratios
 	$(PY) -m benchmarks.training $(if $(DATA),--data $(DATA)) $(if $(QUICK),--quick) $(if $(RESUME),--resume) $(if $(ONLY),--only $(ONLY)) \
 	  $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(WITHOUT),--without $(WITHOUT))
+
+bench-profile: setup ## where a step of Graft goes, and the distance to this machine's matrix products: make bench-profile DATA=... CASE=lora-bf16-arc
+	$(PY) -m benchmarks.profile_step $(if $(DATA),--data $(DATA)) $(if $(CASE),--case $(CASE))
 
 pin: ## resolve requirements*.in anew
 	PYTHON=$(PYTHON) tools/pin.sh

@@ -129,6 +129,11 @@ def open_results(folder: Path, *, resume: bool) -> tuple[Path, list[Result]]:
     return path, []
 
 
+def sample_model() -> Path:
+    """The model that `make setup` leaves: SmolLM2-135M-Instruct."""
+    return Path(os.environ.get("GRAFT_SAMPLE_MODEL") or ROOT / "var" / "sample-model").resolve()
+
+
 def machine() -> dict[str, Any]:
     """What the figures belong to: the processor, the cores owned, the versions, and Graft's commit."""
     import torch
@@ -166,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
         raise SystemExit(f"no case begins with '{only}'; there are {', '.join(one.name for one in chosen_cases(options.data, ''))}")
     file, results = open_results(folder, resume=options.resume)
     engine = {name: False for name in options.without.split(",") if name}
-    bench = Bench(folder, ROOT / "var" / "sample-model", options.data, file, results, engine)
+    bench = Bench(folder, sample_model(), options.data, file, results, engine)
     bench.run(cases, trainers, rounds)
     print(json.dumps({"machine": machine(), "results": str(file.relative_to(ROOT)), **summary(bench.results)}, indent=2))
     return 0
