@@ -1,6 +1,6 @@
 """`make bench-profile`: where the time of a steady step of Graft goes, and how far the matrix products are from what this machine can do.
 
-The run is `python -m jobs train` in this process; its event writer is watched, so that torch's profiler sees one whole step and nothing else.
+The run is `python -m jobs train` in this process; its event writer is watched, so that the profiler sees one whole step and nothing else.
 """
 
 from __future__ import annotations
