@@ -7,36 +7,19 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from jobs.data.encoding import expected_answer, prompt_ids_for_generation
 from jobs.evaluation.answers import Labels, exact, labels_of
 from jobs.evaluation.generation import generate
 from jobs.evaluation.scoring import choice_score, label_accuracy
+from jobs.evaluation.sums import LARGEST_EXPONENT, LossSums
 from jobs.spec import EvaluationSpec
 
 # Answers longer than this (in tokens, by the median) are prose: to match one word for word says nothing, and takes long to find out.
 LONG_ANSWER_TOKENS = 64
 # What an answer may be longer than the longest label: room for an end-of-turn token and a little too much.
 SPARE_TOKENS = 4
-# exp() of more is no double any longer.
-LARGEST_EXPONENT = 709.0
-
-
-class LossSums(Protocol):
-    """Sums over the label tokens of all held-out rows: negative log-likelihood (nats), how many, how many were the likeliest token."""
-
-    @property
-    def loss_sum(self) -> float:
-        """Negative log-likelihood, in nats."""
-
-    @property
-    def tokens(self) -> int:
-        """Label tokens."""
-
-    @property
-    def correct(self) -> int:
-        """Label tokens that the model finds the likeliest."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def log_likelihoods(model: Any, asked: Sequence[Asked], progress: Callable[[int,
     if not asked:
         return []
     with plain_inference(model), torch.no_grad():
-        fitted = [_fitted(one, _positions(model)) for one in asked]
+        fitted = [_fitted(one, known_positions(model)) for one in asked]
         shares = _shares(model, fitted)
         lines: dict[bool, list[_Line]] = {True: [], False: []}
         for number, one in enumerate(fitted):
@@ -220,7 +220,8 @@ def _config(model: Any) -> Any:
     return _base(model).config.get_text_config()
 
 
-def _positions(model: Any) -> int | None:
+def known_positions(model: Any) -> int | None:
+    """How many positions the model knows, where its config says so."""
     return getattr(_config(model), "max_position_embeddings", None)
 
 

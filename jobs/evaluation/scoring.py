@@ -59,9 +59,14 @@ def label_accuracy(model: Any, tokenizer: Any, records: Sequence[Record], labels
 
 
 def choice_score(model: Any, tokenizer: Any, records: Sequence[Record], progress: Progress | None = None) -> ChoiceScore:
-    """Of the records that carry `choices`, how many are answered rightly by likelihood.
+    """Of the records that carry `choices`, how many are answered rightly by likelihood."""
+    return _score(model, choice_questions(tokenizer, records), progress)
 
-    As EleutherAI's lm-evaluation-harness scores multiple choice (lm_eval/api/task.py, `process_results`: `acc`, and `acc_norm` per
+
+def choice_questions(tokenizer: Any, records: Sequence[Record]) -> list[Choice]:
+    """The records that carry `choices`, as questions.
+
+    As EleutherAI's lm-evaluation-harness asks multiple choice (lm_eval/api/task.py, `process_results`: `acc`, and `acc_norm` per
     character of the choice): the choice's own tokens, without one that ends the answer.
     """
     questions = []
@@ -72,7 +77,7 @@ def choice_score(model: Any, tokenizer: Any, records: Sequence[Record], progress
         if asked:
             right = choices.index((expected_answer(record) or "").strip())
             questions.append(Choice(asked, right, [len(choice) for choice in choices]))
-    return _score(model, questions, progress)
+    return questions
 
 
 def tally(questions: Sequence[Choice], found: Sequence[Sequence[float]]) -> ChoiceScore:

@@ -22,6 +22,9 @@ MEASURES = (
 )
 
 
+PROBED = ("base", "tuned")
+
+
 def model_card(
     context: ExportContext, *, kind: str, results: Mapping[str, Mapping[str, Any]], weights: Mapping[str, Any] | None = None
 ) -> str:
@@ -36,6 +39,7 @@ def model_card(
         f"# {' '.join(context.spec.name.split()) or 'Fine-tuned model'}",
         _opening(context, kind),
         _table("Results on held-out rows", ["", *results], _result_rows(results)),
+        _table("General probe: what was forgotten", ["", *PROBED, "Difference"], _probe_rows(context.probe)),
         _table("Weights", ["", "Value"], [[name, _shown(value)] for name, value in (weights or {}).items()]),
         _table("Training", ["Setting", "Value"], _training_rows(context)),
         _table("Data", ["File", "sha256"], [[name, f"`{digest}`"] for name, digest in context.facts.get("data", {}).items()]),
@@ -67,6 +71,16 @@ def _opening(context: ExportContext, kind: str) -> str:
 def _result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     rows = [[label, *(_shown(data.get(key)) for data in results.values())] for key, label in MEASURES]
     return [row for row in rows if any(cell for cell in row[1:])]
+
+
+def _probe_rows(probe: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Loss and choice accuracy of base and tuned model on the whole probe, and the loss on each kind of its items."""
+    before, after = (probe.get(model, {}) for model in PROBED)
+    kinds = {kind: [data.get("kinds", {}).get(kind, {}).get("loss") for data in (before, after)] for kind in before.get("kinds", {})}
+    figures = {label: [data.get(key) for data in (before, after)] for key, label in MEASURES if key in ("loss", "choice_accuracy")}
+    figures |= {f"Loss: {kind}": pair for kind, pair in kinds.items()}
+    whole = {label: pair for label, pair in figures.items() if None not in pair}
+    return [[label, _shown(float(old)), _shown(float(new)), f"{new - old:+.4g}"] for label, (old, new) in whole.items()]
 
 
 def _training_rows(context: ExportContext) -> list[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ class ExportContext:
     - `model`: the trained model in memory: a `PeftModel`, or a plain model after full fine-tuning.
     - `out`: the attempt's folder; artifacts go to `out / "artifacts"`.
     - `results`: the data of the last `eval` events on the held-out rows, by model: `base` and `tuned`.
+    - `probe`: the same of the general probe.
     - `facts`: for the model card, see `jobs.export.card.model_card`.
     - `held_out`: token ids of held-out rows, on which a merged model's logits are compared with the trained model's.
     - `precision`: the run's arithmetic, resolved: `float32`, `bfloat16` or `float16`.
@@ -45,3 +46,4 @@ class ExportContext:
     precision: str
     emit: Emit
     reevaluate: Callable[[Any, str], Mapping[str, Any]]
+    probe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

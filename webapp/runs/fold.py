@@ -5,7 +5,7 @@ The summary is a plain JSON object:
 - `phase`: the data of the last `phase` event; `plan`: of the last `plan`; `latest`: of the last `step`
 - `evals`: `validation` (the newest of the tuned model while training), `best` (`step`, `loss`: the least validation loss), `test`: the
   newest evaluation of each model (`base`, `tuned`, `merged`, `dequantised`, `stored`) on the held-out rows: the test file's, else the
-  validation rows
+  validation rows; `probe`: the newest of `base` and `tuned` on the general probe
 - `peak_memory_bytes`: the most that a step reported (CUDA: reserved by the allocator; CPU: resident)
 - `spark`: at most `BUCKETS` mean losses of buckets of equal width in steps; `buckets` is what is needed to go on with it
 - `warnings`: the data of `warning` events, each once; `points`: how many `step` events there were, in all attempts
@@ -103,4 +103,6 @@ def _evals(summary: Summary, data: dict[str, Any]) -> dict[str, Any]:
             evals["best"] = {"step": data.get("step"), "loss": loss}
     if data["split"] == held_out:
         evals["test"] = {**evals.get("test", {}), data["model"]: data}
+    if data["split"] == "probe":
+        evals["probe"] = {**evals.get("probe", {}), data["model"]: data}
     return evals
