@@ -7,6 +7,7 @@ clipping one norm and one product, and forgetting the gradients one fill. The nu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +27,14 @@ class FlatAdamW(Optimiser):
 
     def __init__(self, groups: Sequence[Group]) -> None:
         self._places: dict[str, tuple[nn.Parameter, slice]] = {}
-        sizes = [sum(map(_room, group.parameters.values())) for group in groups]
+        ends = list(accumulate((sum(map(_room, group.parameters.values())) for group in groups), initial=0))
         device = next(iter(groups[0].parameters.values())).device
-        weights = torch.zeros(sum(sizes), device=device)
+        weights = torch.zeros(ends[-1], device=device)
         self._gradient = torch.zeros_like(weights)
-        flat = [nn.Parameter(part) for part in weights.split(sizes)]
-        for vector, gradient in zip(flat, self._gradient.split(sizes), strict=True):
-            vector.grad = gradient
+        flat = []
+        for start, end in pairwise(ends):
+            flat.append(nn.Parameter(weights[start:end]))
+            flat[-1].grad = self._gradient[start:end]
         super().__init__(
             [
                 Group({str(place): vector}, group.weight_decay, group.rate_factor)

@@ -107,9 +107,9 @@ class Trainer:
         progress = self.progress
         self._prepare()
         with closing(self._work()) as steps:
+            started = time.monotonic()
             for work in steps:
                 self.forward.model.train()
-                started = time.monotonic()
                 loss, tokens = self._gradients(work)
                 self.scaler.unscale_(self.optimiser.inner)
                 norm = self.optimiser.clip(self.spec.clip_norm)
@@ -125,6 +125,7 @@ class Trainer:
                     raise GraftError("preempted", step=progress.step)
                 if self.is_done:
                     break
+                started = time.monotonic()  # a step's time holds the wait for its batches, but no evaluation and no checkpoint
         self._choose_weights()
         self.forward.model.eval()
 

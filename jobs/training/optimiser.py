@@ -112,12 +112,9 @@ class BitsAndBytes(Optimiser):
     def __init__(self, groups: Sequence[Group], kind: str) -> None:
         import bitsandbytes
 
-        kinds = {
-            "adamw_8bit": bitsandbytes.optim.AdamW8bit,
-            "paged_adamw": bitsandbytes.optim.PagedAdamW,
-            "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit,
-        }
-        super().__init__(groups, lambda settings: kinds[kind](settings, lr=0.0))
+        optimisers: Any = bitsandbytes.optim
+        names = {"adamw_8bit": "AdamW8bit", "paged_adamw": "PagedAdamW", "paged_adamw_8bit": "PagedAdamW8bit"}
+        super().__init__(groups, lambda settings: getattr(optimisers, names[kind])(settings, lr=0.0))
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts back what `tensors` gave, into state that bitsandbytes itself has laid out: in pages, with its look-up tables."""

@@ -156,6 +156,37 @@ def test_without_validation_rows_it_is_refused(changes, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+# -- gradient checkpointing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_recomputed_activations_give_the_same_gradients(method, tmp_path):
+    """To the bit, for packed rows and with dropout: each layer runs a second time, during backward, as it ran before."""
+    found, calls = [], []
+    for recompute in (False, True):
+        spec = replace(SPEC, gradient_checkpointing=recompute)
+        trainer, _ = make_trainer(make_model("llama", method, dropout=0.1), make_rows(), tmp_path, short(spec, 1))
+        ran = []
+        attention = next(module for name, module in trainer.forward.model.named_modules() if name.endswith("layers.1.self_attn"))
+        attention.register_forward_hook(lambda *_given, ran=ran: ran.append(1))
+        gradients = {}
+        clip = trainer.optimiser.clip
+
+        def keep(limit, trainer=trainer, gradients=gradients, clip=clip):
+            gradients.update({name: parameter.grad.clone() for name, parameter in trainer.parameters.items()})
+            return clip(limit)
+
+        trainer.optimiser.clip = keep
+        trainer.run()
+        assert trainer.forward.packs
+        found.append(gradients)
+        calls.append(len(ran))
+    assert calls == [2, 4], "two micro-batches; each runs the layer twice where activations are recomputed"
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert max(float(gradient.abs().max()) for gradient in found[0].values()) > 0
+
+
 # -- float16 -----------------------------------------------------------------------------------------------------------
 
 
