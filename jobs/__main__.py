@@ -11,6 +11,7 @@ from jobs.errors import GraftError
 
 COMMANDS: dict[str, str] = {
     "train": "jobs.commands.train",
+    "standby": "jobs.commands.standby",
     "methods": "jobs.commands.methods",
     "device": "jobs.commands.device",
     "sniff": "jobs.commands.sniff",
@@ -19,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "inspect": "jobs.commands.inspect",
     "fetch": "jobs.commands.fetch",
     "sample": "jobs.commands.sample",
+    "estimate": "jobs.commands.estimate",
+    "merge": "jobs.commands.merge",
 }
 
 

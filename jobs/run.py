@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
-from jobs.data.encoding import LENGTH_CAP
+from jobs.data.token_cache import TokenCache
+from jobs.data.tokens import LENGTH_CAP
 from jobs.device import Device, choose_precision
 from jobs.errors import GraftError
-from jobs.evaluation import evaluate
-from jobs.events import finite
-from jobs.export import ExportContext, export_run
+from jobs.export.context import ExportContext
+from jobs.export.export import export_run
+from jobs.held_out import HeldOut
 from jobs.methods.entry import Method, SettingValue
 from jobs.methods.registry import get_method
 from jobs.models.device import probe
@@ -27,10 +28,8 @@ from jobs.models.loading import DTYPES, load_model, load_tokenizer
 from jobs.spec import RunSpec
 from jobs.training import checkpoint
 from jobs.training.checks import choose_forward
-from jobs.training.forward import Forward
 from jobs.training.loop import Trainer
-from jobs.training.loss import DatasetLoss, dataset_loss
-from jobs.training.rowsets import EncodedSets, RowSets, encode_rows, load_rows
+from jobs.training.rowsets import EncodedSets, RowSets, tokenise_rows
 
 # Rows whose loss is measured while training: enough for a smooth curve, few enough not to hold up the training.
 VALIDATION_ROWS = 200
@@ -75,49 +74,60 @@ class Session:
         return report
 
 
-def execute(spec: RunSpec, out: Path, resume: Sequence[Path], *, emit: Callable[..., Any], stop: Callable[[], bool]) -> int:
-    """Carries a run out and returns the step it ended at. `resume` are folders that may hold its checkpoints.
+def execute(
+    spec: RunSpec, out: Path, resume: Sequence[Path], *, emit: Callable[..., Any], stop: Callable[[], bool], cache: TokenCache
+) -> int:
+    """Carries a run out and returns the step it ended at. `resume` are folders that may hold its checkpoints, `cache` keeps token ids.
 
     Raises `GraftError` (`preempted` when `stop()` said so), or whatever else went wrong.
     """
     session = Session.open(spec, out, emit, stop)
     torch.set_num_threads(session.device["threads"])
-    rows = load_rows(spec.data, spec.seed, session.phase("tokenizing", None, "rows"))
-    model, tokenizer = _load(session, chats=rows.chats)
-    encoded = encode_rows(rows, tokenizer, spec.training, _length_limit(model), session.phase("tokenizing", None, "rows"))
+    rows, tokenizer = _tokenise(session, cache)
+    model = _load(session)
+    encoded = rows.encoded(spec.training, _length_limit(model))
     trainer = _prepare(session, _apply(session, model), encoded)
     start = _restore(trainer, resume)
     emit("plan", **_plan(session, trainer, encoded, start))
     _tell_of_rows(session, encoded)
 
-    held_out = _HeldOut(session, rows, encoded, tokenizer)
-    results = trainer.progress.results
+    held_out = HeldOut(session, rows, encoded, tokenizer)
     with _saving(trainer):
-        if "base" not in results and held_out.records:
-            with _adapter_off(trainer.forward.model):
-                results["base"] = held_out.measure(trainer.forward, "base", trainer)
+        with _adapter_off(trainer.forward.model):
+            held_out.compare("base", trainer, again=False)
         if trainer.progress.step == 0 and trainer.validation and rows.held_out_split != "validation":
             trainer.validate("base")
         trainer.run()
-        if held_out.records:
-            results["tuned"] = held_out.measure(trainer.forward, "tuned", trainer)
+        held_out.compare("tuned", trainer)
     _export(session, trainer, held_out)
     return trainer.progress.step
 
 
-def _load(session: Session, *, chats: bool) -> tuple[Any, Any]:
-    """The base model and its tokenizer."""
-    folder, capabilities = Path(session.spec.model.path), session.method.capabilities
+def _tokenise(session: Session, cache: TokenCache) -> tuple[RowSets, Any]:
+    """The rows, and the tokenizer."""
+    spec = session.spec
+    report = session.phase("tokenizing", None, "rows")
+    folder = Path(spec.model.path)
+    tokenizer = load_tokenizer(folder)
+    rows = tokenise_rows(
+        spec.data, tokenizer, model_folder=folder, loss_on=spec.training.loss_on, seed=spec.seed, cache=cache, report=report
+    )
+    return rows, tokenizer
+
+
+def _load(session: Session) -> Any:
+    """The base model."""
+    capabilities = session.method.capabilities
     report = session.phase("loading", None, "tensors")
     model = load_model(
-        folder,
+        Path(session.spec.model.path),
         precision=session.precision,
         trains_base=not capabilities.adapter,
         bits=capabilities.base_bits,
         device=session.torch_device,
     )
     report(sum(1 for _ in model.parameters()))
-    return model, load_tokenizer(folder, chats=chats)
+    return model
 
 
 def _length_limit(model: Any) -> int:
@@ -259,49 +269,7 @@ def _saving(trainer: Trainer) -> Iterator[None]:
         raise GraftError("preempted", step=trainer.progress.step) from None
 
 
-@dataclass(frozen=True)
-class _HeldOut:
-    """The rows that models are compared on."""
-
-    session: Session
-    rows: RowSets
-    encoded: EncodedSets
-    tokenizer: Any
-
-    @property
-    def records(self) -> list[Any]:
-        """Those of them that have a token to measure."""
-        encoded = self.encoded.of(self.rows.held_out_split)
-        return [self.rows.held_out[index] for index in encoded.indices]
-
-    def measure(self, forward: Forward, name: str, trainer: Trainer) -> dict[str, Any]:
-        """Evaluates a model, emits its `eval` and `sample` events under `name`, and returns the data of the `eval`."""
-        encoded = self.encoded.of(self.rows.held_out_split).rows
-        report = self.session.phase("evaluating", None, "rows")
-        forward.model.eval()
-
-        def loss_of() -> DatasetLoss:
-            return dataset_loss(forward, encoded, lambda done, _: report(done))
-
-        with torch.autocast(forward.device.split(":")[0], dtype=forward.dtype, enabled=forward.dtype != torch.float32):
-            found = evaluate(
-                forward.model,
-                self.tokenizer,
-                self.records,
-                self.session.spec.evaluation,
-                loss_of=loss_of,
-                progress=lambda done, _: report(done),
-            )
-        samples = found.pop("samples")
-        step = trainer.progress.step
-        self.session.emit("eval", step=step, epoch=trainer.epoch, split=self.rows.held_out_split, model=name, **found)
-        for sample in samples:
-            self.session.emit("sample", step=step, model=name, **sample)
-        measured: dict[str, Any] = finite({"step": step, "epoch": trainer.epoch, "split": self.rows.held_out_split, "model": name, **found})
-        return measured
-
-
-def _export(session: Session, trainer: Trainer, held_out: _HeldOut) -> None:
+def _export(session: Session, trainer: Trainer, held_out: HeldOut) -> None:
     """Leaves the artifacts; their logits are compared on held-out rows, on training rows where none were held out."""
     spec, forward, encoded = session.spec, trainer.forward, held_out.encoded
     forward.model.eval()
@@ -315,7 +283,8 @@ def _export(session: Session, trainer: Trainer, held_out: _HeldOut) -> None:
             settings=session.settings,
             base_folder=Path(spec.model.path),
             out=session.out,
-            results=trainer.progress.results,
+            results={name: data for name, data in trainer.progress.results.items() if name != "probe"},
+            probe=trainer.progress.results["probe"],
             precision=session.precision,
             facts=_facts(spec, trainer, encoded),
             held_out=[row.ids.tolist() for row in compared[:PARITY_ROWS]],
@@ -331,6 +300,7 @@ def _facts(spec: RunSpec, trainer: Trainer, encoded: EncodedSets) -> dict[str, A
     return {
         "data": {Path(name).name: _sha256(Path(name)) for name in files},
         "steps": trainer.progress.step,
+        "weights_of_step": trainer.kept_step,
         "epochs": trainer.epoch,
         "rows": len(encoded.train.rows),
         "tokens": trainer.progress.tokens,

@@ -15,11 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from jobs.data.token_cache import LIMIT_BYTES, TokenCache
 from jobs.errors import ExitCode, GraftError
 from jobs.events import Event, EventWriter
+from jobs.imports import import_engine, leave_out_bitsandbytes
+from jobs.methods.entry import Method
 from jobs.methods.registry import get_method
 from jobs.models.device import owned_threads
-from jobs.spec import load_spec
+from jobs.spec import RunSpec, load_spec
 
 HELP = "fine-tune a model as a spec file says"
 _PR_SET_PDEATHSIG = 1
@@ -30,15 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", type=Path, help="the run's spec, a JSON file")
     parser.add_argument("--out", type=Path, required=True, help="the folder for events, checkpoints and artifacts")
     parser.add_argument("--resume", type=Path, nargs="*", action="extend", default=[], metavar="DIR", help="where checkpoints may be")
+    parser.add_argument("--token-cache", type=Path, default=_default_cache(), metavar="DIR", help="where token ids are kept (%(default)s)")
+    parser.add_argument("--token-cache-bytes", type=int, default=LIMIT_BYTES, metavar="N", help="how much of them is kept (%(default)s)")
     parser.add_argument("--parent-pid", type=int, help="end at once when this process, our parent, ends")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs, writes `events.jsonl` and returns an exit code of `jobs.errors.ExitCode`. Raises `GraftError` where the run failed."""
-    if arguments.parent_pid is not None and not _die_with(arguments.parent_pid):
+    if arguments.parent_pid is not None and not die_with(arguments.parent_pid):
         return ExitCode.INTERNAL
     stop = _Stop()
-    _prepare_environment()
+    prepare_environment()
     arguments.out.mkdir(parents=True, exist_ok=True)
     writer = EventWriter(arguments.out / "events.jsonl")
     show = _show_json if arguments.json else _show_text if sys.stderr.isatty() else None
@@ -53,11 +58,14 @@ def _run(arguments: argparse.Namespace, emit: _Emitter, stop: _Stop) -> int:
     """The run, with every way to end told by a `finished` event."""
     try:
         spec = load_spec(arguments.spec)
-        get_method(spec.method.id).resolve(dict(spec.method.settings))  # before torch is loaded: a wrong spec is refused at once
+        method = get_method(spec.method.id)
+        method.resolve(dict(spec.method.settings))  # before torch is loaded: a wrong spec is refused at once
+        _import_engine(spec, method, emit)
         from jobs.run import execute, write_spec
 
         write_spec(spec, arguments.out)
-        step = execute(spec, arguments.out, arguments.resume, emit=emit, stop=stop)
+        cache = TokenCache(arguments.token_cache, arguments.token_cache_bytes)
+        step = execute(spec, arguments.out, arguments.resume, emit=emit, stop=stop, cache=cache)
     except GraftError as error:
         outcome = "preempted" if error.code == "preempted" else "failed"
         emit("finished", outcome=outcome, step=emit.step, **error.to_json())
@@ -73,6 +81,14 @@ def _run(arguments: argparse.Namespace, emit: _Emitter, stop: _Stop) -> int:
     return ExitCode.DONE
 
 
+def _import_engine(spec: RunSpec, method: Method, emit: _Emitter) -> None:
+    """Loads what this run needs, and tells how long that took: next to nothing where the process was started ahead."""
+    started = time.monotonic()
+    leave_out_bitsandbytes(spec, method)
+    import_engine(peft=method.capabilities.adapter)
+    emit("log", level="info", message=f"Imports took {time.monotonic() - started:.2f} s.")
+
+
 def _known(failure: Exception, out: Path, step: int) -> GraftError:
     """Which of our errors an exception of Python or torch is."""
     import torch
@@ -86,23 +102,28 @@ def _known(failure: Exception, out: Path, step: int) -> GraftError:
     return GraftError("internal", reason=f"{type(failure).__name__}: {failure}"[:500])
 
 
-def _die_with(parent: int) -> bool:
+def die_with(parent: int) -> bool:
     """Asks the kernel to kill this process with its parent; false where the parent has gone already."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     return os.getppid() == parent
 
 
-def _prepare_environment() -> None:
+def prepare_environment() -> None:
     """Must come before torch is imported: its thread pools read the environment once, and nothing may be asked of the network."""
     threads = str(owned_threads())
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = threads
     # A thread that waits spins for some microseconds, then sleeps: spinning on (the default), it slows training down several-fold as soon
     # as another process is busy on the same cores; sleeping at once costs a quarter of the speed of an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _default_cache() -> Path:
+    """A folder of the user's own, where the XDG base directory specification puts it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graft" / "tokens"
 
 
 class _Stop:

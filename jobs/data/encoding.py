@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,46 +17,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.data.tokens import LENGTH_CAP, Encoded, EncodedRows, TokenStore, cut_rows
 from jobs.errors import UserError
+
+__all__ = [
+    "AnswerPlace",
+    "Encoded",
+    "EncodedRows",
+    "Record",
+    "encode_batches",
+    "encode_records",
+    "expected_answer",
+    "place_of_answer",
+    "prompt_ids_for_generation",
+    "require_labels",
+]
 
 Record = Mapping[str, Any]
 Span = tuple[int, int]
 
-LENGTH_CAP = 4096
-LENGTH_MULTIPLE = 64
-_BATCH_ROWS = 256
+_BATCH_ROWS = 512
 _GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One row: `ids` int32 [length], `trained` bool [length] (the first token never is: nothing precedes it)."""
-
-    ids: NDArray[np.int32]
-    trained: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class EncodedRows:
-    """`rows[i]` comes from record number `indices[i]` of what was given; `cut` rows were shortened to `max_length` tokens,
-    `dropped` ones left no token to learn from.
-    """
-
-    rows: list[Encoded]
-    indices: list[int]
-    max_length: int
-    cut: int
-    dropped: int
-
-    @property
-    def tokens(self) -> int:
-        """All tokens of all rows."""
-        return sum(len(row.ids) for row in self.rows)
-
-    @property
-    def label_tokens(self) -> int:
-        """Those that are trained on."""
-        return sum(int(row.trained.sum()) for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -69,6 +51,28 @@ class _Rendered:
     end: bool  # whether an end-of-sequence token follows
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """What a chat template puts around an answer: `header` (its generation prompt) before it, `tail` after it."""
+
+    header: str
+    tail: str
+
+
+@dataclass(frozen=True)
+class AnswerPlace:
+    """The text of a record around its last answer (without the answer's outer white space): what any other answer would stand in.
+
+    `after` ends the answer, as with a chat template's end-of-turn token. `special`: the tokenizer adds its special tokens; `end`: an
+    end-of-sequence token follows.
+    """
+
+    before: str
+    after: str
+    special: bool
+    end: bool
+
+
 def encode_records(
     records: Iterable[Record],
     tokenizer: Any,
@@ -78,26 +82,37 @@ def encode_records(
     length_limit: int = LENGTH_CAP,
     progress: Callable[[int], None] | None = None,
 ) -> EncodedRows:
-    """Encodes records, shortens them to `max_length` tokens, and leaves out those without a token to learn from.
+    """Encodes records in memory and cuts them as `cut_rows` says. `progress` gets the number of records done.
 
-    `max_length` None means: the 99th percentile of the lengths, rounded up to a multiple of 64, at most `length_limit` (what the
-    model's positions allow) and 4096. `progress` gets the number of records done. Raises `UserError("template_refused")`.
+    Raises `UserError("template_refused")`.
     """
     rows: list[Encoded] = []
-    for row in _encode_all(records, tokenizer, loss_on):
-        rows.append(row)
-        if progress and len(rows) % _BATCH_ROWS == 0:
+    for batch in encode_batches(records, tokenizer, loss_on):
+        rows += batch
+        if progress:
             progress(len(rows))
-    limit = min(max_length, length_limit) if max_length else min(_natural_length(rows), length_limit)
-    cut = [Encoded(row.ids[:limit], row.trained[:limit]) for row in rows]
-    indices = [index for index, row in enumerate(cut) if row.trained.any()]
-    return EncodedRows(
-        rows=[cut[index] for index in indices],
-        indices=indices,
-        max_length=limit,
-        cut=sum(len(row.ids) > limit for row in rows),
-        dropped=len(rows) - len(indices),
-    )
+    return cut_rows(TokenStore.of(rows), max_length=max_length, length_limit=length_limit)
+
+
+def encode_batches(records: Iterable[Record], tokenizer: Any, loss_on: str = "completion") -> Iterator[list[Encoded]]:
+    """Every record as a row, uncut and in order, some hundred at a time. Raises `UserError("template_refused")`.
+
+    A batch is tokenised in a thread (the tokenizer's own threads work without Python) while the next one is read and rendered.
+    """
+    stream = _rendered(records, tokenizer, loss_on)
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    end = np.int32(tokenizer.eos_token_id)
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as pool:
+        pending: Future[list[Encoded]] | None = None
+        while batch := list(islice(stream, _BATCH_ROWS)):
+            coming = pool.submit(_tokenise, batch, backend, end)
+            if pending:
+                yield pending.result()
+            pending = coming
+        if pending:
+            yield pending.result()
 
 
 def require_labels(encoded: EncodedRows) -> None:
@@ -108,10 +123,7 @@ def require_labels(encoded: EncodedRows) -> None:
 
 def prompt_ids_for_generation(record: Record, tokenizer: Any) -> list[int] | None:
     """The ids before the last answer of a record, generation prompt included; None for plain text and chats without an answer."""
-    messages = record.get("messages")
-    if messages is not None:
-        last = _last_answer(messages)
-        record = {"messages": messages[: last + 1]} if last is not None else {"text": ""}
+    record = _up_to_last_answer(record)
     if expected_answer(record) is None:
         return None
     rendered = _render(record, tokenizer, "completion", 0)
@@ -119,6 +131,29 @@ def prompt_ids_for_generation(record: Record, tokenizer: Any) -> list[int] | Non
     ids, offsets = encoding["input_ids"][0], np.asarray(encoding["offset_mapping"][0]).reshape(-1, 2)
     answer = np.flatnonzero(_overlap(offsets, [rendered.answers[-1]]))
     return list(ids[: answer[0]]) if len(answer) else list(ids)
+
+
+def place_of_answer(record: Record, tokenizer: Any) -> AnswerPlace | None:
+    """Where the last answer of a record stands; None for plain text, chats without an answer, and templates that rewrite it."""
+    record = _up_to_last_answer(record)
+    expected = expected_answer(record)
+    if expected is None:
+        return None
+    rendered = _render(record, tokenizer, "completion", 0)
+    start, end = rendered.answers[-1]
+    words = expected.strip()
+    found = rendered.text.find(words, start, end)
+    if found < 0:
+        return None
+    return AnswerPlace(rendered.text[:found], rendered.text[found + len(words) : end], rendered.special, rendered.end)
+
+
+def _up_to_last_answer(record: Record) -> Record:
+    messages = record.get("messages")
+    if messages is None:
+        return record
+    last = _last_answer(messages)
+    return {"messages": messages[: last + 1]} if last is not None else {"text": ""}
 
 
 def expected_answer(record: Record) -> str | None:
@@ -134,36 +169,25 @@ def _last_answer(messages: Sequence[Mapping[str, Any]]) -> int | None:
     return next((index for index in reversed(range(len(messages))) if messages[index]["role"] == "assistant"), None)
 
 
-def _natural_length(rows: Sequence[Encoded]) -> int:
-    """The 99th percentile of the lengths, rounded up to `LENGTH_MULTIPLE`, at most `LENGTH_CAP`."""
-    if not rows:
-        return LENGTH_MULTIPLE
-    percentile = float(np.percentile([len(row.ids) for row in rows], 99))
-    return min(LENGTH_CAP, -(-int(np.ceil(percentile)) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)
+def _tokenise(batch: Sequence[_Rendered], backend: Any, end: np.int32) -> list[Encoded]:
+    """Rows of rendered records; `backend` is the `tokenizers.Tokenizer`, `end` the id of the end-of-sequence token."""
+    encodings: list[Any] = [None] * len(batch)
+    for special in (True, False):
+        places = [place for place, rendered in enumerate(batch) if rendered.special is special]
+        texts = [batch[place].text for place in places]
+        for place, encoding in zip(places, backend.encode_batch(texts, add_special_tokens=special), strict=True):
+            encodings[place] = encoding
+    return [_row(rendered, encoding, end) for rendered, encoding in zip(batch, encodings, strict=True)]
 
 
-def _encode_all(records: Iterable[Record], tokenizer: Any, loss_on: str) -> Iterator[Encoded]:
-    stream = iter(_render(record, tokenizer, loss_on, index) for index, record in enumerate(records))
-    while batch := list(islice(stream, _BATCH_ROWS)):
-        for special in (True, False):
-            if all(rendered.special is special for rendered in batch):
-                yield from _tokenise(batch, tokenizer, special)
-                break
-        else:
-            for rendered in batch:
-                yield from _tokenise([rendered], tokenizer, rendered.special)
-
-
-def _tokenise(batch: list[_Rendered], tokenizer: Any, special: bool) -> Iterator[Encoded]:
-    encodings = tokenizer([rendered.text for rendered in batch], add_special_tokens=special, return_offsets_mapping=True)
-    for rendered, token_ids, offsets in zip(batch, encodings["input_ids"], encodings["offset_mapping"], strict=True):
-        ids = np.asarray(token_ids, dtype=np.int32)
-        trained = _overlap(np.asarray(offsets, dtype=np.int64).reshape(-1, 2), rendered.spans)
-        if rendered.end and (len(ids) == 0 or ids[-1] != tokenizer.eos_token_id):
-            ids = np.append(ids, np.int32(tokenizer.eos_token_id))
-            trained = np.append(trained, bool(rendered.spans))
-        trained[:1] = False
-        yield Encoded(ids, trained)
+def _row(rendered: _Rendered, encoding: Any, end: np.int32) -> Encoded:
+    ids = np.array(encoding.ids, dtype=np.int32)
+    trained = _overlap(np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2), rendered.spans)
+    if rendered.end and (len(ids) == 0 or ids[-1] != end):
+        ids = np.append(ids, end)
+        trained = np.append(trained, bool(rendered.spans))
+    trained[:1] = False
+    return Encoded(ids, trained)
 
 
 def _overlap(offsets: NDArray[np.int64], spans: Sequence[Span]) -> NDArray[np.bool_]:
@@ -175,10 +199,19 @@ def _overlap(offsets: NDArray[np.int64], spans: Sequence[Span]) -> NDArray[np.bo
     return trained
 
 
-def _render(record: Record, tokenizer: Any, loss_on: str, index: int) -> _Rendered:
+def _rendered(records: Iterable[Record], tokenizer: Any, loss_on: str) -> Iterator[_Rendered]:
+    """The records as text; what frames an answer is found out once."""
+    frame, looked = None, False
+    for index, record in enumerate(records):
+        if not looked and "messages" in record:
+            frame, looked = _frame_of(tokenizer), True
+        yield _render(record, tokenizer, loss_on, index, frame)
+
+
+def _render(record: Record, tokenizer: Any, loss_on: str, index: int, frame: _Frame | None = None) -> _Rendered:
     everything = loss_on == "all"
     if "messages" in record:
-        text, answers, taught = _render_chat(record["messages"], tokenizer, index)
+        text, answers, taught = _render_chat(record["messages"], tokenizer, index, frame)
         return _Rendered(text, [(0, len(text))] if everything else taught, answers, special=False, end=False)
     if "completion" in record:
         prompt, text = record["prompt"], record["prompt"] + record["completion"]
@@ -188,14 +221,16 @@ def _render(record: Record, tokenizer: Any, loss_on: str, index: int) -> _Render
     return _Rendered(text, [(0, len(text))], [], special=True, end=True)
 
 
-def _render_chat(messages: Sequence[Mapping[str, Any]], tokenizer: Any, index: int) -> tuple[str, list[Span], list[Span]]:
+def _render_chat(
+    messages: Sequence[Mapping[str, Any]], tokenizer: Any, index: int, frame: _Frame | None
+) -> tuple[str, list[Span], list[Span]]:
     """The chat's text, the spans of its answers, and of those among them that are trained on (`weight` not 0)."""
     try:
         if _GENERATION_BLOCK.search(tokenizer.chat_template):
             text, spans = _generation_spans(messages, tokenizer)
         else:
             text = _apply_template(messages, tokenizer)
-            spans = _prefix_spans(messages, text, tokenizer)
+            spans = (_framed_spans(messages, text, frame) if frame else None) or _prefix_spans(messages, text, tokenizer)
     except _template_errors() as failure:
         raise UserError("template_refused", row=index + 1, reason=str(failure)[:200], where={"row": index + 1}) from failure
     answers = [message for message in messages if message["role"] == "assistant"]
@@ -216,6 +251,41 @@ class _UnmatchedAnswer(Exception):
 def _apply_template(messages: Sequence[Mapping[str, Any]], tokenizer: Any, *, prompt: bool = False) -> str:
     plain = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
     return str(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=prompt))
+
+
+def _frame_of(tokenizer: Any) -> _Frame | None:
+    """The frame of a template that adds an answer to the chat before it and changes nothing of that; None for any other."""
+    question, answer = {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}
+    try:
+        before = _apply_template([question], tokenizer)
+        prompt = _apply_template([question], tokenizer, prompt=True)
+        whole = _apply_template([question, answer], tokenizer)
+    except _template_errors():
+        return None
+    header = prompt.removeprefix(before)
+    if not header.strip() or prompt != before + header or not whole.startswith(f"{prompt}y"):
+        return None
+    return _Frame(header, whole[len(prompt) + 1 :])
+
+
+def _framed_spans(messages: Sequence[Mapping[str, Any]], text: str, frame: _Frame) -> list[Span] | None:
+    """The same spans as `_prefix_spans`, from the one text alone; None where it does not show them beyond doubt.
+
+    The template's header must stand before every answer and nowhere else, and after it the answer's own words and the tail.
+    """
+    answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    if not answers or answers[0] == 0 or text.count(frame.header) != len(answers):
+        return None
+    spans: list[Span] = []
+    cursor = 0
+    for index in answers:
+        start = text.find(frame.header, cursor) + len(frame.header)
+        turn = messages[index]["content"] + frame.tail
+        if not text.startswith(turn, start):
+            return None
+        spans.append((start, start + len(turn.rstrip())))
+        cursor = start + len(turn)
+    return spans
 
 
 def _prefix_spans(messages: Sequence[Mapping[str, Any]], text: str, tokenizer: Any) -> list[Span]:

@@ -75,7 +75,7 @@ def _usable_memory() -> int:
 
 def _probe_cuda() -> Device | None:
     """The first GPU. NVML answers without torch; only where it sees one is torch asked whether it can use it."""
-    if _nvml_device_count() == 0:
+    if gpu_count() == 0:
         return None
     import torch
 
@@ -92,7 +92,8 @@ def _probe_cuda() -> Device | None:
     )
 
 
-def _nvml_device_count() -> int:
+def gpu_count() -> int:
+    """The GPUs of this machine that NVML sees, asked without torch."""
     import pynvml
 
     try:

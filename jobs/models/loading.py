@@ -51,8 +51,9 @@ def load_model(folder: Path, *, precision: str, trains_base: bool, bits: int = 1
     return model
 
 
-def load_tokenizer(folder: Path, *, chats: bool) -> Any:
-    """The tokenizer, with `FALLBACK_TEMPLATE` where the rows are chats and it has none of its own. Raises `UserError`."""
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer, which must be able to say where in a text each token stands. Raises `UserError`."""
+    _require_config(folder)
     from transformers import AutoTokenizer
 
     try:
@@ -63,17 +64,19 @@ def load_tokenizer(folder: Path, *, chats: bool) -> Any:
         raise UserError("model_unusable", reason="its tokenizer has no tokenizer.json, so characters cannot be matched to tokens")
     if tokenizer.eos_token is None:
         raise UserError("model_unusable", reason="its tokenizer has no end-of-sequence token")
-    if chats and not tokenizer.chat_template:
-        tokenizer.chat_template = FALLBACK_TEMPLATE
     return tokenizer
+
+
+def _require_config(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise UserError("model_missing", path=folder)
 
 
 def _attention(folder: Path) -> str:
     """Torch's SDPA where the architecture has it and nothing is lost: SDPA silently leaves out soft-capped scores (Gemma 2)."""
+    _require_config(folder)
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    if not (folder / "config.json").is_file():
-        raise UserError("model_missing", path=folder)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from jobs.data import encoding
 from jobs.data.encoding import encode_records, expected_answer, prompt_ids_for_generation, require_labels
 from jobs.errors import UserError
 from jobs.models.loading import FALLBACK_TEMPLATE
-from tests.tiny import tiny_tokenizer
+from tests.tiny import CHATML, tiny_tokenizer
 
 CHAT = {
     "messages": [
@@ -150,3 +153,42 @@ def test_mixed_rows_keep_their_order(tokenizer):
     records = [{"text": "one"}, CHAT, {"prompt": "two", "completion": "three"}]
     apart = [encode_records([record], tokenizer, max_length=200).rows[0].ids.tolist() for record in records]
     assert [row.ids.tolist() for row in encode_records(records, tokenizer, max_length=200).rows] == apart
+
+
+SYSTEM_PREFIX = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}" + CHATML
+TRIMMING = CHATML.replace("message['content']", "message['content'] | trim")
+WORDS = ("Hi.", " Hi. \n", "", "<|im_end|>", "<|im_start|>assistant\n", "assistant", "é ✓ 🙂", "a\nb")
+
+
+@pytest.mark.parametrize("template", [CHATML, SYSTEM_PREFIX, TRIMMING, FALLBACK_TEMPLATE, THINKING])
+def test_spans_from_one_text_are_those_found_by_rendering_each_prefix(template, tokenizer):
+    """Many chats, awkward answers among them: where `_framed_spans` answers at all, it answers as `_prefix_spans` does."""
+    own = tiny_tokenizer()
+    own.chat_template = template
+    generator, found = random.Random(0), 0  # noqa: S311
+    frame = encoding._frame_of(own)
+    assert (frame is None) == (template is THINKING)
+    for _ in range(300 if frame else 0):
+        roles = generator.choice((["user", "assistant"], ["system", "user", "assistant"] * 2, ["user", "assistant", "user"], ["assistant"]))
+        chat = [{"role": role, "content": generator.choice(WORDS)} for role in roles]
+        text = encoding._apply_template(chat, own)
+        spans = encoding._framed_spans(chat, text, frame)
+        if spans is not None:
+            found += 1
+            assert spans == encoding._prefix_spans(chat, text, own), chat
+    assert found > 50 or not frame
+
+
+def test_a_tokenizer_that_cuts_and_pads_by_its_own_file_does_neither_here():
+    own = tiny_tokenizer()
+    own.backend_tokenizer.enable_truncation(4)
+    own.backend_tokenizer.enable_padding(length=64)
+    rows = encode_records([{"text": "x" * 30}, {"text": "x"}], own).rows
+    assert [len(row.ids) for row in rows] == [31, 2]
+
+
+def test_rows_are_what_the_tokenizer_itself_makes_of_them(tokenizer):
+    records = [{"prompt": f"é🙂 {number}", "completion": " ✓" * (number % 7 + 1)} for number in range(1200)]
+    rows = encode_records(records, tokenizer).rows
+    for record, row in zip(records, rows, strict=True):
+        assert row.ids.tolist() == [*tokenizer(record["prompt"] + record["completion"])["input_ids"], tokenizer.eos_token_id]

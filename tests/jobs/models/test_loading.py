@@ -10,7 +10,7 @@ from transformers import Gemma2Config
 
 from jobs.errors import UserError
 from jobs.methods.lora.apply import apply
-from jobs.models.loading import FALLBACK_TEMPLATE, load_model, load_tokenizer
+from jobs.models.loading import load_model, load_tokenizer
 from tests.tiny import CHATML, VOCABULARY, make_tiny_model, tiny_config
 
 LORA = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": "all-linear"}
@@ -62,12 +62,16 @@ def test_code_of_the_model_is_never_run(tmp_path, folder):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_chat_template_of_its_own_is_kept_and_a_missing_one_made_up_for(tmp_path):
+def test_a_chat_template_is_the_tokenizer_s_own_or_none(tmp_path):
     make_tiny_model(tmp_path)
-    assert load_tokenizer(tmp_path, chats=True).chat_template == CHATML
+    assert load_tokenizer(tmp_path).chat_template == CHATML
     (tmp_path / "chat_template.jinja").unlink()
-    assert load_tokenizer(tmp_path, chats=True).chat_template == FALLBACK_TEMPLATE
-    assert load_tokenizer(tmp_path, chats=False).chat_template is None
+    assert load_tokenizer(tmp_path).chat_template is None
+
+
+def test_a_tokenizer_of_an_absent_model_is_named(tmp_path):
+    with pytest.raises(UserError, match="no model at"):
+        load_tokenizer(tmp_path / "absent")
 
 
 def test_a_4_bit_base_keeps_its_gradients_after_an_evaluation(folder):
