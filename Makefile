@@ -9,7 +9,7 @@ SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test lint format types check-migrations tests demo pin clean bench-training bench-profile
+.PHONY: help run setup setup-dev test lint format types check-migrations tests demo pin clean bench-training bench-profile bench-merge bench-estimate
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
@@ -76,13 +76,20 @@ tests: $(VENV)/.dev ## the test suite alone
 # -- measurements --------------------------------------------------------------------------------------------------------
 
 # DATA= the folder with arc_easy/ and gsm8k/ (else rows of examples/tickets); QUICK=1, RESUME=1, ONLY=lora-bf16-arc, PEERS=hf,trl, ROUNDS=1,
-# WITHOUT=compile,shared_prefix (fast ways of the engine to switch off)
+# SETTLE=480 (seconds that a compiled peer may warm up), WITHOUT=compile,shared_prefix (fast ways of the engine to switch off)
 bench-training: setup ## Graft and the usual trainers in turn, on the same rows: tokens/s, memory, losses, ratios
 	$(PY) -m benchmarks.training $(if $(DATA),--data $(DATA)) $(if $(QUICK),--quick) $(if $(RESUME),--resume) $(if $(ONLY),--only $(ONLY)) \
-	  $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(WITHOUT),--without $(WITHOUT))
+	  $(if $(PEERS),--peers $(PEERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(WITHOUT),--without $(WITHOUT)) \
+	  $(if $(SETTLE),--settle $(SETTLE))
 
 bench-profile: setup ## where a step of Graft goes, and the distance to this machine's matrix products: make bench-profile DATA=... CASE=lora-bf16-arc
 	$(PY) -m benchmarks.profile_step $(if $(DATA),--data $(DATA)) $(if $(CASE),--case $(CASE))
+
+bench-merge: setup ## python -m jobs merge against merge_and_unload + save_pretrained: seconds, memory, equal bytes: make bench-merge RUNS=3
+	$(PY) -m benchmarks.merge $(if $(RUNS),--runs $(RUNS))
+
+bench-estimate: setup ## the estimated memory of a run against the measured one, full, LoRA and QLoRA: make bench-estimate METHODS=lora,qlora
+	$(PY) -m benchmarks.estimate $(if $(METHODS),--methods $(METHODS)) $(if $(PRECISION),--precision $(PRECISION))
 
 pin: ## resolve requirements*.in anew
 	PYTHON=$(PYTHON) tools/pin.sh

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.peers import ROOT, EnvironmentUnavailable, ensure_env
 from benchmarks.summary import summary, table
 from benchmarks.trainers import TRAINERS, Failure, Result, Trainer, run_graft, run_peer
-from benchmarks.workloads import Case, graft_spec, load_names, load_records, make_job, write_job, write_rows
+from benchmarks.workloads import SETTLE_SECONDS, Case, graft_spec, load_names, load_records, make_job, write_job, write_rows
 from jobs.models.device import probe
 from jobs.models.loading import load_tokenizer
 
@@ -42,6 +42,7 @@ class Bench:
     file: Path
     results: list[Result]
     engine: dict[str, bool]
+    settle_seconds: float = SETTLE_SECONDS
 
     def run(self, cases: Sequence[Case], trainers: Sequence[Trainer], rounds: int) -> None:
         """Runs what the results do not hold yet, case by case, in rounds whose order rotates; round 0 only fills Graft's caches."""
@@ -50,7 +51,7 @@ class Bench:
         tokenizer = load_tokenizer(self.model, chats=True)
         for case in cases:
             records = load_records(case.load, self.data)
-            job = make_job(case, records, tokenizer, self.model)
+            job = make_job(case, records, tokenizer, self.model, self.settle_seconds)
             job_path, rows_path = self.folder / f"{case.name}.job.json", self.folder / f"{case.load}.jsonl"
             write_job(job, job_path)
             write_rows(records, rows_path)
@@ -158,6 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--quick", action="store_true", help="LoRA in bf16 against HF Trainer alone, one round")
     parser.add_argument("--resume", action="store_true", help="go on with the newest file of results")
+    parser.add_argument("--settle", type=float, default=SETTLE_SECONDS, help="seconds that a compiled peer may warm up")
     parser.add_argument("--without", default="", help="fast ways of the engine to switch off, such as compile,shared_prefix")
     options = parser.parse_args(argv)
     folder = ROOT / "var" / "bench"
@@ -171,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
         raise SystemExit(f"no case begins with '{only}'; there are {', '.join(one.name for one in chosen_cases(options.data, ''))}")
     file, results = open_results(folder, resume=options.resume)
     engine = {name: False for name in options.without.split(",") if name}
-    bench = Bench(folder, sample_model(), options.data, file, results, engine)
+    bench = Bench(folder, sample_model(), options.data, file, results, engine, options.settle)
     bench.run(cases, trainers, rounds)
     print(json.dumps({"machine": machine(), "results": str(file.relative_to(ROOT)), **summary(bench.results)}, indent=2))
     return 0

@@ -90,7 +90,7 @@ def write_rows(records: Iterable[Record], path: Path) -> None:
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept), encoding="utf-8")
 
 
-def make_job(case: Case, records: list[Record], tokenizer: Any, model: Path) -> Job:
+def make_job(case: Case, records: list[Record], tokenizer: Any, model: Path, settle_seconds: float = SETTLE_SECONDS) -> Job:
     """The work of a case as every peer reads it: the ids and labels of Graft's own encoding, in Graft's own order."""
     encoded = encode_records(records, tokenizer, max_length=MAX_LENGTH)
     if encoded.cut or encoded.dropped:
@@ -115,7 +115,7 @@ def make_job(case: Case, records: list[Record], tokenizer: Any, model: Path) -> 
         batch=BATCH,
         untimed=UNTIMED,
         timed=TIMED,
-        settle_seconds=SETTLE_SECONDS,
+        settle_seconds=settle_seconds,
         rows=rows,
         steps=list(_steps(len(rows), MOST_STEPS)),
     )
