@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from jobs.errors import ExitCode
 from jobs.events import Event, read_events
@@ -178,6 +180,33 @@ def test_full_fine_tuning_leaves_a_model(folder, tmp_path):
     ends = {data["model"]: data["loss"] for data in of("eval", tmp_path) if data["split"] == "test"}
     assert list(ends) == ["base", "tuned", "stored"]
     assert (artifact["kind"], artifact["details"]["stored_dtype"], artifact["details"]["loss"]) == ("model", "bfloat16", ends["stored"])
+
+
+def test_a_steered_run_says_which_weights_it_leaves(folder, tmp_path):
+    """8-bit state, LoRA+, micro-batches by tokens; so high a rate that the validation loss soon rises."""
+    training = {
+        "max_steps": 40, "epochs": 100, "micro_batch": 4, "precision": "float32", "learning_rate": 0.1, "schedule": "constant",
+        "optimiser": "paged_adamw_8bit", "micro_batch_tokens": 200, "evaluate_every_steps": 1, "early_stopping_evaluations": 3,
+        "final_weights": "best",
+    }  # fmt: skip
+    method = {"id": "lora", "settings": {"rank": 4, "b_rate_ratio": 4}}
+    assert train(write_spec(folder, "steered", training=training, method=method), tmp_path).returncode == ExitCode.DONE
+    losses = {data["step"]: data["loss"] for data in of("eval", tmp_path) if (data["split"], data["model"]) == ("validation", "tuned")}
+    best, last = min(losses, key=lambda step: losses[step]), max(losses)
+    assert last == best + 3 < 40
+    assert of("finished", tmp_path) == [{"outcome": "succeeded", "step": last}]
+    told = "\n".join(data["message"] for data in of("log", tmp_path))
+    assert f"Stopped after step {last}: the validation loss has not fallen for 3 evaluations." in told
+    assert f"The weights of step {best} are kept: " in told
+    assert "optimiser_not_paged" in {data["code"] for data in of("warning", tmp_path)}
+    adapter = tmp_path / of("artifact", tmp_path)[0]["path"]
+    with zipfile.ZipFile(adapter) as archive:
+        card = next(name for name in archive.namelist() if name.endswith("README.md"))
+        assert f"| `weights_of_step` | {best} |" in archive.read(card).decode()
+        weights = load(archive.read(next(name for name in archive.namelist() if name.endswith("adapter_model.safetensors"))))
+    saved = checkpoint.read_weights(tmp_path / "checkpoints" / f"step-{best:08d}")
+    assert weights.keys() == {name.replace(".default.", ".") for name in saved}
+    assert all(torch.equal(value, weights[name.replace(".default.", ".")]) for name, value in saved.items())
 
 
 def test_it_dies_with_its_parent(folder, tmp_path):
