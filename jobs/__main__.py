@@ -12,6 +12,8 @@ from jobs.errors import GraftError
 COMMANDS: dict[str, str] = {
     "train": "jobs.commands.train",
     "standby": "jobs.commands.standby",
+    "evaluate": "jobs.commands.evaluate",
+    "generate": "jobs.commands.generate",
     "methods": "jobs.commands.methods",
     "device": "jobs.commands.device",
     "sniff": "jobs.commands.sniff",

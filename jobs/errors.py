@@ -165,6 +165,9 @@ CATALOGUE: dict[str, ErrorText] = {
     # -- model, method, device -----------------------------------------------------------------------------------
     "model_missing": ErrorText("There is no model at {path}.", "Add the base model again."),
     "model_unusable": ErrorText("The model cannot be used: {reason}.", "Choose another base model."),
+    "adapter_unusable": ErrorText(
+        "The adapter in {path} cannot be used: {reason}.", "Give a folder that peft has saved, made for this very base model."
+    ),
     "validation_needed": ErrorText(
         "{field} needs validation rows, and there are none.", "Give a validation file, or raise the validation share; or switch it off."
     ),

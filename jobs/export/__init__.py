@@ -1,9 +1,5 @@
 """What a run leaves behind for download: the adapter, the merged model, the model; each as one zip, each proven before it is offered.
 
-`export_run(context)` makes the artifacts of a finished training and emits their events.
+`export.export_run(context)` makes the artifacts of a finished training and emits their events; `merge.merge` and `python -m jobs merge`
+add an adapter into its base, without torch where they can: nothing is imported here.
 """
-
-from jobs.export.context import ExportContext
-from jobs.export.export import export_run
-
-__all__ = ["ExportContext", "export_run"]

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jobs.export.adapter_file import CONFIG
 from jobs.export.context import ExportContext
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 CARD = "README.md"
 
 

@@ -17,8 +17,9 @@ from jobs.export.adapter import CARD, save_adapter
 from jobs.export.archive import archive
 from jobs.export.card import MEASURES, model_card
 from jobs.export.context import ExportContext
+from jobs.export.dequantised import dequantised_weights
 from jobs.export.full import save_full
-from jobs.export.merge import dequantised_weights, merge
+from jobs.export.merge import merge
 from jobs.export.parity import Parity, Reference, compare, reference
 from jobs.export.shards import floating_dtypes, read_checkpoint
 from jobs.models.loading import load_model

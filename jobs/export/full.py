@@ -8,8 +8,18 @@ from typing import Any
 
 import torch
 
-from jobs.export.merge import Progress
-from jobs.export.shards import floating_dtypes, keep_config, read_checkpoint, write_checkpoint
+from jobs.export.floats import FLOATING
+from jobs.export.shards import (
+    NewTensor,
+    Progress,
+    StoredTensor,
+    floating_dtypes,
+    keep_config,
+    read_checkpoint,
+    stored_dtype,
+    write_all,
+    write_checkpoint,
+)
 from jobs.spec import StoredDtype
 
 
@@ -26,9 +36,8 @@ def save_full(
         state = model.state_dict()
         tensors = read_checkpoint(base)
         if all(tensor.name in state and tuple(state[tensor.name].shape) == tensor.shape for tensor in tensors):
-            write_checkpoint(
-                tensors, out, shard_bytes, lambda tensor, stored: _stored(state[tensor.name], stored), dtype=dtype, progress=progress
-            )
+            new = [_new(tensor, state[tensor.name], dtype) for tensor in tensors]
+            write_checkpoint(new, out, shard_bytes, progress=progress)
         else:
             one = getattr(torch, next(iter(floating_dtypes(tensors))) if dtype == "base" else dtype)
             model.save_pretrained(out, state_dict={name: _stored(value, one) for name, value in state.items()}, max_shard_size=shard_bytes)
@@ -36,6 +45,17 @@ def save_full(
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
+
+
+def _new(tensor: StoredTensor, value: torch.Tensor, dtype: StoredDtype) -> NewTensor:
+    """`value` under the name of the base's `tensor`, converted when it is written."""
+    stored = stored_dtype(tensor, dtype)
+
+    def write(handle: int, offset: int) -> None:
+        converted = _stored(value, getattr(torch, FLOATING[stored])) if stored in FLOATING else _stored(value, value.dtype)
+        write_all(handle, offset, converted.contiguous().reshape(-1).view(torch.uint8).numpy())
+
+    return NewTensor(tensor.name, stored, tensor.shape, write)
 
 
 def _stored(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from jobs.export import ExportContext, export_run
+from jobs.export.context import ExportContext
+from jobs.export.export import export_run
 from jobs.export.parity import compare, logits_of, reference
 from jobs.methods.registry import get_method
 from jobs.models.loading import load_model
@@ -299,7 +300,7 @@ def test_what_is_made_follows_the_spec(tmp_path, method, merge, names):
 
 def test_a_merge_that_went_wrong_is_not_offered_and_the_adapter_is(tmp_path, monkeypatch):
     context, recorder = tuned_context(tmp_path, "lora")
-    monkeypatch.setattr("jobs.export.merge._Update._scale", lambda self, name, rank: -300.0)
+    monkeypatch.setattr("jobs.export.updates.lora._scale", lambda adapter, module, rank: -300.0)
     (adapter,) = export_run(context)
     assert adapter["kind"] == "adapter"
     (warning,) = recorder.of("warning")

@@ -1,0 +1,91 @@
+"""The weights that a 4-bit base computes with: what a QLoRA adapter was trained on top of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+# The weight that a quantised layer's codes stand for, by tensor name, in float32; None for what is not quantised.
+Dequantised = Callable[[str], "torch.Tensor | None"]
+
+
+def dequantised_weights(model: Any) -> Dequantised:
+    """The weights that the 4-bit layers of `model` (a loaded QLoRA base, adapter or not) compute with, by the base's tensor names.
+
+    In float32: a layer that computes in bfloat16 sees these values rounded, as it sees its inputs.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    layers = {
+        name.replace(".base_layer", "") + ".weight": module for name, module in base.named_modules() if isinstance(module, Linear4bit)
+    }
+
+    def weight(name: str) -> torch.Tensor | None:
+        layer = layers.get(name)
+        if layer is None:
+            return None
+        packed: Any = layer.weight
+        return _dense(packed.data, packed.quant_state)
+
+    return weight
+
+
+def requantised_weights(base: Path, precision: str) -> Dequantised:
+    """The same from the base's files, a weight at a time: quantised as `load_model(base, precision=precision, bits=4)` does, and back.
+
+    The model is built without its weights, to learn which of its layers are held in 4 bits. Raises `UserError("model_unusable")`.
+    """
+    import torch
+    from bitsandbytes.functional import quantize_4bit
+
+    from jobs.export.shards import read_checkpoint
+
+    names = _quantised_names(base, precision)
+    tensors = {tensor.name: tensor for tensor in read_checkpoint(base) if tensor.name in names}
+
+    def weight(name: str) -> torch.Tensor | None:
+        tensor = tensors.get(name)
+        if tensor is None:
+            return None
+        dense = torch.from_numpy(tensor.floats()).to(getattr(torch, precision))
+        packed, state = quantize_4bit(dense, quant_type="nf4", compress_statistics=True)
+        return _dense(packed, state)
+
+    return weight
+
+
+def _dense(packed: torch.Tensor, state: Any) -> torch.Tensor:
+    import torch
+    from bitsandbytes.functional import dequantize_4bit
+
+    state = copy(state)
+    state.dtype = torch.float32
+    dense: torch.Tensor = dequantize_4bit(packed, state)
+    return dense
+
+
+def _quantised_names(base: Path, precision: str) -> set[str]:
+    """The weights of the layers that transformers makes 4-bit ones in this architecture."""
+    import torch
+    from bitsandbytes.nn.modules import Linear4bit
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.quantizers import AutoHfQuantizer
+
+    from jobs.errors import UserError
+    from jobs.models.quantisation import nf4
+
+    try:
+        config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError) as failure:
+        raise UserError("model_unusable", reason=str(failure).strip().split("\n")[0][:300]) from failure
+    quantiser = AutoHfQuantizer.from_config(nf4(getattr(torch, precision)), pre_quantized=False)
+    quantiser.preprocess_model(model=model, device_map={"": "cpu"})
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Linear4bit)}
