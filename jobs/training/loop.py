@@ -172,17 +172,18 @@ class Trainer:
         rate = self.learning_rate * rate_factor(
             progress.step, total_steps=self.total_steps, warmup=self.warmup, kind=spec.schedule, cycles=spec.schedule_cycles
         )
-        overflow = self.scaler.is_enabled() and math.isfinite(loss) and self.scaler.get_scale() > 1.0
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimiser.step(rate)
             self.forward.refresh()
             progress.nonfinite = 0
-        elif not overflow:
+        elif math.isfinite(loss) and self.scaler.is_enabled() and self.scaler.get_scale() > 1.0:
+            self._tell(
+                f"Step {progress.step + 1} was skipped: its gradient left the range of float16. The loss is scaled less from now on."
+            )
+        else:
             progress.nonfinite += 1
         self.scaler.update()
         self.optimiser.forget_gradients()
-        if overflow and not math.isfinite(norm):
-            self._tell(f"Step {progress.step + 1} was skipped: its gradient left the range of float16. The loss scale is now lower.")
         return rate
 
     def _tell(self, message: str) -> None:

@@ -25,6 +25,7 @@ from webapp.runs.ingest import Fenced, Ingest
 from webapp.runs.models import Run, Worker
 from webapp.runs.outcome import Asked, Outcome, decide, of
 from webapp.runs.services.specs import for_worker
+from webapp.runs.standby import Standby
 from webapp.runs.states import ACTIVE, TRANSITIONS, Desired, State
 from webapp.settings.env import ENV
 
@@ -38,14 +39,20 @@ _REST: dict[Desired, State] = {Desired.CANCEL: State.CANCELLED, Desired.PAUSE: S
 
 class Supervisor:
     """Supervises the attempt that `run` was claimed for. `shutdown` says whether this worker is to stop; `command` stands
-    in for the engine's.
+    in for the engine's; `standby` is the process that waits for a run, if one does.
     """
 
     def __init__(
-        self, run: Run, *, owner: str, shutdown: Callable[[], bool] = lambda: False, command: tuple[str, ...] | None = None
+        self,
+        run: Run,
+        *,
+        owner: str,
+        shutdown: Callable[[], bool] = lambda: False,
+        command: tuple[str, ...] | None = None,
+        standby: Standby | None = None,
     ) -> None:
         self._run, self._owner, self._shutdown = run, owner, shutdown
-        self._child = TrainingChild(run.attempt_folder(run.attempt), command=command)
+        self._child = TrainingChild(run.attempt_folder(run.attempt), command=command, standby=standby)
         self._ingest = Ingest(run, self._child.events)
         self._state = State.STARTING
         self._asked: Asked = ""
@@ -85,7 +92,9 @@ class Supervisor:
 
     def _start(self) -> None:
         earlier = [self._run.attempt_folder(number) / "checkpoints" for number in range(self._run.attempt - 1, 0, -1)]
-        self._child.start(for_worker(self._run), [folder for folder in earlier if folder.is_dir()])
+        # Within the version's own folder: what one team has tokenised is never found by another, and goes with the version.
+        cache = self._run.dataset_version.folder / "tokens"
+        self._child.start(for_worker(self._run), [folder for folder in earlier if folder.is_dir()], token_cache=cache)
         log.info("run %s attempt %s: child %s", self._run.id, self._run.attempt, self._child.pid)
 
     def _tick(self) -> None:
