@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +92,7 @@ def _operations(events: Iterable[Any]) -> list[Operation]:
 
 def shares(watched: Watched) -> dict[str, float]:
     """Share of the step's time by kind of operation; what no operation accounts for is Python's."""
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     for operation in watched.operations:
         rest = _OTHER if "::" in operation.name and not operation.name.startswith("autograd::") else _AUTOGRAD
         kind = next((kind for kind, names in _KINDS if operation.name.startswith(names)), rest)
@@ -142,7 +142,7 @@ def watch_run(spec: dict[str, Any], step: int) -> Watched:
             watch.see(event)
             return event
 
-    train.EventWriter = Writer  # type: ignore[misc]
+    vars(train).update(EventWriter=Writer)
     with tempfile.TemporaryDirectory(prefix="graft-bench-") as folder:
         path = Path(folder) / "spec.json"
         path.write_text(json.dumps(spec), encoding="utf-8")
@@ -176,10 +176,11 @@ def report(watched: Watched) -> dict[str, Any]:
 
 def _longest_operations(watched: Watched, most: int = 20) -> dict[str, float]:
     """Share of the step's time by operation, the longest first."""
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     for operation in watched.operations:
         spent[operation.name] += operation.seconds
-    return {name: round(seconds / watched.seconds, 4) for name, seconds in spent.most_common(most)}
+    longest = sorted(spent, key=lambda name: -spent[name])[:most]
+    return {name: round(spent[name] / watched.seconds, 4) for name in longest}
 
 
 def table(name: str, found: dict[str, Any]) -> str:

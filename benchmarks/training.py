@@ -48,7 +48,7 @@ class Bench:
         """Runs what the results do not hold yet, case by case, in rounds whose order rotates; round 0 only fills Graft's caches."""
         pythons = self._environments(trainers)
         usable = [trainer for trainer in trainers if trainer.ours or trainer.environment in pythons]
-        tokenizer = load_tokenizer(self.model, chats=True)
+        tokenizer = load_tokenizer(self.model)
         for case in cases:
             records = load_records(case.load, self.data)
             job = make_job(case, records, tokenizer, self.model, self.settle_seconds)

@@ -29,7 +29,7 @@ class Job:
     precision: str
     learning_rate: float
     rank: int
-    alpha: float
+    alpha: int
     seed: int
     batch: int
     untimed: int

@@ -17,7 +17,7 @@ def make_model(job: Job) -> Any:
     """The model as PEFT's guides make it; A is drawn from the job's seed, as in Graft."""
     model = load_base(job)
     if job.method == "qlora":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
     torch.manual_seed(job.seed)
     return model if job.method == "full" else get_peft_model(model, lora_config(job))
 
