@@ -22,16 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Waits without having touched a GPU, then trains and returns as `train` does. Ends at once where standard input does."""
+    """Says `ready`, waits without having touched a GPU, then trains and returns as `train` does. Ends where standard input does."""
     if not train.die_with(arguments.parent_pid):
         return ExitCode.INTERNAL
     train.prepare_environment()
     import_engine(peft=gpu_count() == 0)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
         return ExitCode.DONE
     told = HandOver.from_line(line)
-    _redirect(Path(told.log))
+    redirect(Path(told.log))
     return train.run(
         argparse.Namespace(
             spec=Path(told.spec),
@@ -45,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
 
-def _redirect(log: Path) -> None:
+def redirect(log: Path) -> None:
     """Standard output and error into the run's log, nothing on standard input: as if the run had been started so."""
     for path, flags, targets in ((log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, (1, 2)), (Path(os.devnull), os.O_RDONLY, (0,))):
         handle = os.open(path, flags, 0o600)

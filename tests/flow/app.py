@@ -9,8 +9,9 @@ import os
 import sys
 
 from webapp.celery import app
-from webapp.runs import child
+from webapp.runs import child, standby
 
 child.COMMAND = (sys.executable, "-m", "tests.webapp.runs.trainer", *os.environ["FLOW_TRAINER"].split())
+standby.COMMAND = (*child.COMMAND, "--standby")
 
 __all__ = ["app"]

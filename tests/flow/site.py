@@ -121,9 +121,27 @@ class Site:
         process.wait(60)
 
     def trainings(self) -> list[psutil.Process]:
-        """The training children of this site that are alive."""
-        commands = ((process, command_line(process)) for process in alive())
-        return [process for process, command in commands if "--parent-pid" in command and str(self.var) in " ".join(command)]
+        """The training children of this site that are alive: those that were started for a run, and those that were given one."""
+        return [process for process in alive() if "--parent-pid" in command_line(process) and self._trains(process)]
+
+    def _trains(self, process: psutil.Process) -> bool:
+        if str(self.var) in " ".join(command_line(process)):
+            return True
+        try:
+            return any(file.path.startswith(str(self.var / "runs")) for file in process.open_files())
+        except psutil.Error:
+            return False
+
+    def standbys(self) -> list[psutil.Process]:
+        """The processes of this site that wait for a run."""
+        told = (process for process in alive() if {"standby", "--standby"} & set(command_line(process)))
+        return [process for process in told if self._at_home(process) and not self._trains(process)]
+
+    def _at_home(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get("HOME", "").startswith(str(self.var / "standby"))
+        except psutil.Error:
+            return False
 
     def stop(self) -> None:
         """Kills every process, and waits until no child of this site is left."""

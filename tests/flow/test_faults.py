@@ -90,6 +90,23 @@ def test_killed_worker_leaves_no_process_and_its_run_goes_on_elsewhere(site: Sit
     assert ("interrupted", "reaper") in history
 
 
+def test_a_process_waits_for_the_next_run_and_dies_with_its_worker(site: Site, bench: Bench) -> None:
+    site.start_dispatcher()
+    site.start_worker(trainer=SLOW)
+    (waiting,) = wait_for(site.standbys, 20)
+    run = bench.launch()
+    until_step(run, 2)
+    assert [process.pid for process in site.trainings()] == [waiting.pid]
+    assert site.standbys() == []
+    cancel(run, actor="alice")
+    until(run, State.CANCELLED, 10)
+    (another,) = wait_for(site.standbys, 20)
+    assert another.pid != waiting.pid
+    assert another.parent() is not None
+    site.kill("train0")
+    wait_for(lambda: another.pid not in {process.pid for process in alive()}, 2)
+
+
 def test_killed_pool_child_leaves_no_process(site: Site, bench: Bench) -> None:
     site.start_dispatcher()
     site.start_worker(trainer=SLOW)

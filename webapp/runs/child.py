@@ -12,38 +12,54 @@ import sys
 from pathlib import Path
 from typing import IO
 
+from jobs.handover import HandOver
 from jobs.spec import RunSpec
 from webapp.core.processes import group_members, signal_group
-from webapp.settings.env import PROJECT
+from webapp.runs.environment import child_environment
+from webapp.runs.standby import Standby
+from webapp.settings.env import ENV, PROJECT
 
 COMMAND = (sys.executable, "-m", "jobs", "train")
 LOG_TAIL_BYTES = 4096
-# What a training may know of our environment: where programs are, which language, which device and how many threads.
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OMP_NUM_THREADS")
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[^\n\t\x20-\x7e\xa0-\U0010ffff]")
 
 
 class TrainingChild:
     """One training process with its folder: `spec.json`, `events.jsonl`, `child.log`, and what the engine writes beside them."""
 
-    def __init__(self, folder: Path, *, command: tuple[str, ...] | None = None) -> None:
+    def __init__(self, folder: Path, *, command: tuple[str, ...] | None = None, standby: Standby | None = None) -> None:
         self.folder = folder
         self.events = folder / "events.jsonl"
         self.log = folder / "child.log"
         self._command = command or COMMAND
+        self._standby = standby
         self._process: subprocess.Popen[bytes] | None = None
         self._gone = False
 
-    def start(self, spec: RunSpec, resume: list[Path]) -> None:
-        """Writes the folder and starts the program; `resume` are folders that may hold checkpoints. Raises `OSError`."""
+    def start(self, spec: RunSpec, resume: list[Path], *, token_cache: Path) -> None:
+        """Writes the folder and starts the program, or tells the one that was started ahead; `resume` are folders that may hold
+        checkpoints, `token_cache` is where token ids are kept. Raises `OSError`.
+        """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.folder / "tmp").mkdir(mode=0o700, exist_ok=True)
         path = self.folder / "spec.json"
         path.write_text(json.dumps(spec.to_json(), indent=1), encoding="utf-8")
-        from_folders = ["--resume", *map(str, resume)] if resume else []
-        command = [*self._command, str(path), "--out", str(self.folder), *from_folders, "--parent-pid", str(os.getpid())]
+        told = HandOver(
+            spec=str(path),
+            out=str(self.folder),
+            resume=tuple(map(str, resume)),
+            token_cache=str(token_cache),
+            token_cache_bytes=ENV.token_cache_bytes,
+            log=str(self.log),
+        )
         with self.log.open("ab") as output:
-            self._process = self._popen(command, output)
+            self._process = (self._standby.take(told) if self._standby else None) or self._popen(self._line(told), output)
+
+    def _line(self, told: HandOver) -> list[str]:
+        """The command line that says the same."""
+        from_folders = ["--resume", *told.resume] if told.resume else []
+        cache = ["--token-cache", told.token_cache, "--token-cache-bytes", str(told.token_cache_bytes)]
+        return [*self._command, told.spec, "--out", told.out, *from_folders, *cache, "--parent-pid", str(os.getpid())]
 
     def _popen(self, command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -101,18 +117,3 @@ class TrainingChild:
             return ""
         text = text.replace(str(self.folder), "run").replace(str(PROJECT), "graft")
         return _CONTROL.sub("", text).strip()
-
-
-def child_environment(home: Path) -> dict[str, str]:
-    """The whole environment of a training: no secret, no network for the hub, its own folder for what libraries like to leave behind."""
-    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    own = {
-        "HOME": str(home),
-        "TMPDIR": str(home),
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONFAULTHANDLER": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
-    return passed | own

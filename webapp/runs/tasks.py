@@ -10,7 +10,7 @@ from celery import shared_task
 from webapp.runs import lease
 from webapp.runs.models import Worker
 from webapp.runs.supervisor import Supervisor
-from webapp.runs.worker import device_locks, stopping
+from webapp.runs.worker import device_locks, standby_of, stopping
 
 
 @shared_task(name=lease.TRAIN_TASK, bind=True, ignore_result=True)  # type: ignore[untyped-decorator]
@@ -27,6 +27,8 @@ def train(self: Any, run_id: str) -> None:
         mine = Worker.objects.filter(name=owner)
         mine.update(run=run)
         try:
-            Supervisor(run, owner=owner, shutdown=stopping).run()
+            Supervisor(run, owner=owner, shutdown=stopping, standby=standby_of(owner)).run()
         finally:
             mine.update(run=None)
+            if not stopping():
+                standby_of(owner).start()

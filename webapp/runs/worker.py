@@ -25,6 +25,7 @@ from django.db.models.functions import Now
 
 from webapp.core.processes import die_with_parent
 from webapp.runs.models import Worker
+from webapp.runs.standby import Standby
 from webapp.settings.env import ENV, PROJECT
 from webapp.work.outbox import TRAIN_QUEUE
 
@@ -35,6 +36,9 @@ PROBE_SECONDS = 120
 # One byte that main process and pool children share: set when the worker is told to stop. It needs no pid and cannot arrive too early.
 _STOPPING = mmap.mmap(-1, 1)
 _MAIN_PID = os.getpid()
+# The process that waits for the next run, of this pool child alone; and whether this worker takes runs at all, and by which name.
+_standby: dict[str, Standby] = {}
+_trains_as: list[str] = []
 # The answer of `python -m jobs device`, asked before the pool is forked, so that its children know it.
 _device: dict[str, Any] = {}
 
@@ -54,6 +58,7 @@ def _on_init(instance: Any, **_: Any) -> None:
 @signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
 def _on_setup(sender: str, instance: Any, **_: Any) -> None:
     if trains(instance.app):
+        _trains_as[:] = [sender]
         _device.update(probe())
         log.info("%s: %s", sender, _device)
 
@@ -61,6 +66,8 @@ def _on_setup(sender: str, instance: Any, **_: Any) -> None:
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]
 def _on_pool_child(**_: Any) -> None:
     die_with_parent(_MAIN_PID)
+    for owner in _trains_as:
+        standby_of(owner).start()
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
@@ -72,6 +79,11 @@ def _on_shutting_down(**_: Any) -> None:
 def trains(app: Any) -> bool:
     """Whether this worker takes runs."""
     return TRAIN_QUEUE in app.amqp.queues.consume_from
+
+
+def standby_of(owner: str) -> Standby:
+    """The one that waits for this process's next run."""
+    return _standby.setdefault(owner, Standby(owner))
 
 
 def probe() -> dict[str, Any]:

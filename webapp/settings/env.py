@@ -58,6 +58,10 @@ class Environment(BaseSettings):
     infra_retries: int = 3
     crash_retries: int = 2
     worker_forget_seconds: float = 60
+    # A process that has done its imports waits in each training worker (about 400 MB), so that a run starts at once.
+    warm_child: bool = True
+    # How much of a dataset version's token ids is kept.
+    token_cache_bytes: int = 4 * 2**30
 
     def split(self, text: str) -> list[str]:
         """A comma-separated setting as a list."""

@@ -14,7 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+from jobs.commands.standby import redirect
 from jobs.events import EventWriter, read_events
+from jobs.handover import HandOver
 from webapp.core.processes import die_with_parent
 
 stop_asked = False
@@ -35,12 +37,22 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.02)
     parser.add_argument("--behave", default="")
-    parser.add_argument("spec", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--standby", action="store_true")
+    parser.add_argument("spec", type=Path, nargs="?")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--token-cache", type=Path)
+    parser.add_argument("--token-cache-bytes", type=int)
     parser.add_argument("--resume", type=Path, nargs="*", default=[])
     parser.add_argument("--parent-pid", type=int, required=True)
     options = parser.parse_args()
     die_with_parent(options.parent_pid)
+    if options.standby:
+        line = sys.stdin.buffer.readline()
+        if not line:
+            return 0
+        told = HandOver.from_line(line)
+        options.spec, options.out, options.resume = Path(told.spec), Path(told.out), [Path(folder) for folder in told.resume]
+        redirect(Path(told.log))
     signal.signal(signal.SIGTERM, signal.SIG_IGN if options.behave == "deaf" else ask_to_stop)
     return train(options)
 
