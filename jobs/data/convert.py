@@ -33,6 +33,14 @@ def to_record(row: Row, mapping: Mapping) -> Record | Problem:
         return problem(bad.code, row, **bad.blanks)
 
 
+def conversation(row: Row, column: str) -> list[Message] | Problem:
+    """The turns in a column of a row, whoever speaks last, or what is wrong with them."""
+    try:
+        return _turns(row.value, column, "role", "content")
+    except _BadRowError as bad:
+        return problem(bad.code, row, **bad.blanks)
+
+
 def record_warnings(record: Record, row: Row) -> list[Problem]:
     """What is odd about a record but no reason to refuse it: turns in an order that some chat templates do not take."""
     turns = [message["role"] for message in record.get("messages", ()) if message["role"] != "system"]

@@ -51,13 +51,15 @@ def load_model(folder: Path, *, precision: str, trains_base: bool, bits: int = 1
     return model
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer, which must be able to say where in a text each token stands. Raises `UserError`."""
+def load_tokenizer(folder: Path, *, files: Path | None = None) -> Any:
+    """The tokenizer of a model's folder (or of the folder `files`, where an adapter brings its own), which must be able to say where in
+    a text each token stands. Raises `UserError`.
+    """
     _require_config(folder)
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(files or folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as failure:
         raise UserError("model_unusable", reason=f"its tokenizer does not load: {_first_line(failure)}") from failure
     if not tokenizer.is_fast:

@@ -101,6 +101,10 @@ FIELDS = (
     ),
     Words(EvaluationSpec, "evaluation.samples", "evaluation", _("Samples to show"), _("Answers shown side by side on the run's page.")),
     Words(
+        EvaluationSpec, "evaluation.retention", "evaluation", _("Measure forgetting"),
+        _("Both models are measured on sixty short general texts, so that the run's page says what was lost. Takes seconds."),
+    ),
+    Words(
         ExportSpec, "export.merge", "export", _("Merged model"),
         _("The adapter is always kept. A merged model loads without PEFT and is measured again where its weights differ."),
         {

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from jobs.methods.registry import METHODS, get_method
 from webapp.core import formats
+from webapp.runs.forgetting import forgetting
 from webapp.runs.listing import accuracy, seconds_of
 from webapp.runs.models import Artifact, Record, Run
 from webapp.runs.services.status import actions, position
@@ -161,7 +162,8 @@ def evaluation(run: Run) -> dict[str, Any]:
         for model, label in MODELS.items()
         if model in found
     ]
-    return {"results": results, "columns": [MEASURES[name] for name in columns], "split": split}
+    columns_shown = [MEASURES[name] for name in columns]
+    return {"results": results, "columns": columns_shown, "split": split, "forgotten": forgetting(by_split.get("probe", {}))}
 
 
 def _measure(name: str, value: Any) -> str:

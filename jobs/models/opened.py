@@ -1,0 +1,82 @@
+"""A model to be asked: base, perhaps an adapter upon it, and the tokenizer, loaded as a run loads them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.device import choose_precision
+from jobs.errors import UserError
+from jobs.models.device import probe
+from jobs.models.loading import DTYPES, load_model, load_tokenizer
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """`model` in evaluation mode on `device` (torch's name); `precision` is that of the arithmetic."""
+
+    model: Any
+    tokenizer: Any
+    precision: str
+    device: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the arithmetic."""
+        return DTYPES[self.precision]
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The arithmetic that a run evaluates in: autocast where it is 16-bit, since an adapter's own weights are float32."""
+        with torch.autocast(self.device.split(":")[0], dtype=self.dtype, enabled=self.dtype != torch.float32):
+            yield
+
+
+def open_model(folder: Path, adapter: Path | None, *, bits: int = 16, precision: str = "auto") -> Opened:
+    """Loads what `folder` (and `adapter`, as peft saves it) hold; `bits` 4 quantises the base as QLoRA does.
+
+    The tokenizer is the adapter's where it brings one: it was trained behind that chat template. Raises `UserError`.
+    """
+    found = probe()
+    torch.set_num_threads(found["threads"])
+    device, chosen = "cuda:0" if found["kind"] == "cuda" else "cpu", choose_precision(precision, found)
+    if adapter is not None:
+        _require_adapter(adapter)
+    own_tokenizer = adapter is not None and (adapter / "tokenizer.json").is_file()
+    tokenizer = load_tokenizer(folder, files=adapter if own_tokenizer else None)
+    model = load_model(folder, precision=chosen, trains_base=False, bits=bits, device=device)
+    if adapter is not None:
+        model = _with_adapter(model, adapter)
+    return Opened(model, tokenizer, chosen, device)
+
+
+def mergeable(model: Any) -> bool:
+    """Whether an adapter upon the model can be added into its weights: not into 4-bit ones, and not virtual tokens."""
+    quantised = getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_quantized", False)
+    return hasattr(model, "peft_config") and not quantised and hasattr(model.base_model, "merge_and_unload")
+
+
+def _require_adapter(folder: Path) -> None:
+    for name in ADAPTER_FILES:
+        if not (folder / name).is_file():
+            raise UserError("adapter_unusable", path=folder, reason=f"it has no {name}")
+
+
+def _with_adapter(model: Any, folder: Path) -> Any:
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that will go
+            return PeftModel.from_pretrained(model, str(folder)).eval()
+    except (OSError, ValueError, KeyError, RuntimeError) as failure:
+        reason = " ".join(str(failure).split())[:300] or type(failure).__name__
+        raise UserError("adapter_unusable", path=folder, reason=reason) from failure
