@@ -81,7 +81,9 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
-class _Tensor:
+class TensorFacts:
+    """One tensor as the header of a safetensors file describes it: `dtype` in the format's own words, `size` in bytes."""
+
     name: str
     dtype: str
     shape: tuple[int, ...]
@@ -90,6 +92,18 @@ class _Tensor:
 
 def inspect_model(folder: Path) -> ModelFacts:
     """The facts of the model in `folder`. Raises `UserError("model_unusable")`, or `"model_missing"` where there is no folder."""
+    files, documents, tensors = _examine(folder)
+    return _facts(documents[CONFIG], tensors, files, _has_template(files, documents))
+
+
+def inspect_tensors(folder: Path) -> tuple[dict[str, Any], list[TensorFacts]]:
+    """The config and every tensor of the model in `folder`, after the same checks. Raises as `inspect_model` does."""
+    _, documents, tensors = _examine(folder)
+    return documents[CONFIG], tensors
+
+
+def _examine(folder: Path) -> tuple[list[str], dict[str, Any], list[TensorFacts]]:
+    """The names of the files, the JSON documents by name, and the tensors; all of them checked."""
     if not folder.is_dir():
         raise UserError("model_missing", path=folder)
     files = _check_names(folder)
@@ -98,11 +112,9 @@ def inspect_model(folder: Path) -> ModelFacts:
         _refuse("it has no config.json")
     for name, body in documents.items():
         _check_keys(name, body)
-    config = documents[CONFIG]
-    _check_config(config)
+    _check_config(documents[CONFIG])
     _check_tokenizer(folder, files)
-    tensors = _read_weights(folder, files, documents.get(INDEX))
-    return _facts(config, tensors, files, _has_template(files, documents))
+    return files, documents, _read_weights(folder, files, documents.get(INDEX))
 
 
 def fetched(name: str) -> bool:
@@ -202,10 +214,10 @@ def _has_template(files: list[str], documents: Mapping[str, Any]) -> bool:
     )
 
 
-def _read_weights(folder: Path, files: list[str], index: Any) -> list[_Tensor]:
+def _read_weights(folder: Path, files: list[str], index: Any) -> list[TensorFacts]:
     """Every tensor of the weights that a loader would read; the index must name files of the folder, and what is really in them."""
     shards = _shards(files, index)
-    tensors: dict[str, _Tensor] = {}
+    tensors: dict[str, TensorFacts] = {}
     for shard in shards:
         for tensor in _read_header(folder / shard):
             if tensors.setdefault(tensor.name, tensor) is not tensor:
@@ -235,7 +247,7 @@ def _shards(files: list[str], index: Any) -> list[str]:
     return sorted(set(weight_map.values()))
 
 
-def _read_header(path: Path) -> list[_Tensor]:
+def _read_header(path: Path) -> list[TensorFacts]:
     """The tensors of one safetensors file, after every check that its header allows."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -255,7 +267,7 @@ def _read_header(path: Path) -> list[_Tensor]:
     return _check_layout(path.name, header, size - 8 - length)
 
 
-def _check_layout(file: str, header: Mapping[str, Any], data_bytes: int) -> list[_Tensor]:
+def _check_layout(file: str, header: Mapping[str, Any], data_bytes: int) -> list[TensorFacts]:
     """Every tensor as long as its shape says, one after the other from the first byte of the data to the last."""
     entries = []
     for name, facts in header.items():
@@ -265,7 +277,7 @@ def _check_layout(file: str, header: Mapping[str, Any], data_bytes: int) -> list
         bits = ITEM_BITS[facts["dtype"]] * math.prod(facts["shape"])
         if bits != 8 * (last - first):
             _refuse(f"the tensor {name[:120]!r} in {file} has {last - first:,} bytes where its shape needs {bits // 8:,}", file)
-        entries.append((first, last, _Tensor(name, facts["dtype"], tuple(facts["shape"]), last - first)))
+        entries.append((first, last, TensorFacts(name, facts["dtype"], tuple(facts["shape"]), last - first)))
     end = 0
     for first, last, _ in sorted(entries, key=lambda entry: entry[:2]):
         if first != end:
@@ -290,7 +302,7 @@ def _well_formed(facts: Any) -> bool:
     )
 
 
-def _facts(config: dict[str, Any], tensors: list[_Tensor], files: list[str], chat_template: bool) -> ModelFacts:
+def _facts(config: dict[str, Any], tensors: list[TensorFacts], files: list[str], chat_template: bool) -> ModelFacts:
     nested = config.get("text_config")
     text: dict[str, Any] = nested if isinstance(nested, dict) else config
     by_dtype: dict[str, int] = {}

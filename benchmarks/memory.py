@@ -1,0 +1,132 @@
+"""One short training run under the allocator's eye: `python -m benchmarks.memory spec.json --out DIR` prints one JSON object.
+
+What is measured is the engine's own memory: every block that torch's allocator hands out while it trains. On CUDA that is
+`torch.cuda.max_memory_allocated`. On a CPU torch keeps no such counter, but its profiler records each allocation and release of the CPU
+allocator with its size; their running sum, upon the tensors that exist when training begins (the model, whose tensors may be maps of its
+files and so were never allocated), has the peak. Not in it: Python and its libraries, thread stacks, what oneDNN and MKL take for
+themselves, and what malloc keeps back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from jobs.data.token_cache import TokenCache
+from jobs.errors import GraftError
+from jobs.models.device import owned_threads
+from jobs.run import execute
+from jobs.spec import load_spec
+
+MEMORY_EVENT = "[memory]"
+
+
+class Watch:
+    """The `emit` of a run: watches from the moment that training begins, and asks the run to end after `steps` steps."""
+
+    def __init__(self, steps: int, device: str) -> None:
+        self.steps, self.device = steps, device
+        self.result: dict[str, Any] = {}
+        self.done = False
+        self._profile: profile | None = None
+
+    def __call__(self, kind: str, /, **data: Any) -> None:
+        """Takes one event of the run."""
+        if kind == "plan":
+            self.result["plan"] = {key: data[key] for key in ("train_rows", "train_tokens", "label_tokens", "max_length", "batching")}
+        elif kind == "phase" and data["name"] == "training" and "begin_bytes" not in self.result:
+            self._begin()
+        elif kind == "warning":
+            self.result.setdefault("warnings", []).append(data["message"])
+        elif kind == "step":
+            self.result.setdefault("tokens_per_second", []).append(data["tokens_per_second"])
+            if data["step"] == self.steps:
+                self._end()
+
+    def _begin(self) -> None:
+        self.result["begin_bytes"] = live_bytes(self.device)
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+            self._profile.__enter__()
+
+    def _end(self) -> None:
+        if self._profile is None:
+            self.result["peak_bytes"] = torch.cuda.max_memory_allocated()
+        else:
+            self._profile.__exit__(None, None, None)
+            self.result["peak_bytes"] = self.result["begin_bytes"] + highest(self._profile)
+        self.done = True
+
+
+def live_bytes(device: str) -> int:
+    """Bytes of all tensors that exist now, each storage counted once."""
+    if device == "cuda":
+        return int(torch.cuda.memory_allocated())
+    gc.collect()
+    storages: dict[int, int] = {}
+    for found in gc.get_objects():
+        if not issubclass(type(found), torch.Tensor) or found.device.type != "cpu":
+            continue
+        if found.is_mkldnn:  # oneDNN's own layout has no storage to ask
+            storages[id(found)] = found.numel() * found.element_size()
+        elif found.layout == torch.strided:
+            storage = found.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def highest(profiled: profile) -> int:
+    """The highest running sum of all CPU allocations and releases, in bytes, from zero at the profile's begin."""
+    assert profiled.profiler is not None
+    assert profiled.profiler.kineto_results is not None
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == MEMORY_EVENT]
+    level = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        level += event.nbytes()
+        peak = max(peak, level)
+    return peak
+
+
+def measure(spec_path: Path, out: Path, steps: int) -> dict[str, Any]:
+    """Trains `steps` steps of a spec; returns `begin_bytes peak_bytes tokens_per_second plan`, and `resident_bytes`, the process's peak."""
+    spec = load_spec(spec_path)
+    watch = Watch(steps, "cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(owned_threads())
+    try:
+        execute(spec, out, [], emit=watch, stop=lambda: watch.done, cache=TokenCache(out / "tokens"))
+    except GraftError as stopped:
+        if stopped.code != "preempted":
+            raise
+    return {**watch.result, "resident_bytes": _high_water()}
+
+
+def _high_water() -> int:
+    """The process's highest resident set so far, in bytes."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def main() -> int:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("spec", type=Path)
+    parser.add_argument("--steps", type=int, default=2)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(arguments.spec, Path(folder), arguments.steps)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Memory that does not depend on the rows: weights, adapter, gradients, optimiser, and what the engine lays out beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from jobs.planning.shape import Linear, ModelShape
+from jobs.planning.way import Way
+
+# bitsandbytes' layout of NF4 with double quantisation (bitsandbytes/functional.py, quantize_4bit and quantize_blockwise).
+NF4_BLOCK = 64
+NF4_SCALES_BLOCK = 256
+_CODES_BYTES = 4 * 16
+_SCALES_CODES_BYTES = 4 * 256
+# Its 8-bit optimisers: one byte a number, a float32 scale for each block, float32 for small tensors.
+STATE_BLOCK = 256
+LEAST_8BIT_NUMBERS = 4096
+
+
+def nf4_bytes(numbers: int) -> int:
+    """A 4-bit weight as bitsandbytes lays it: two numbers a byte, one byte for the scale of each 64 of them, of which 256 share a float32
+    scale; a table of 16 values, one of 256 for the scales, and the scales' mean.
+    """
+    scales = math.ceil(numbers / NF4_BLOCK)
+    return math.ceil(numbers / 2) + scales + 4 * math.ceil(scales / NF4_SCALES_BLOCK) + _CODES_BYTES + _SCALES_CODES_BYTES + 4
+
+
+def weight_bytes(shape: ModelShape, way: Way) -> int:
+    """The base model: float32 where it trains, else in the precision, 4-bit layers in NF4."""
+    if way.trains_base:
+        return 4 * shape.total_parameters
+    if way.base_bits != 4:
+        return way.compute_bytes * shape.total_parameters
+    quantised = sum(linear.numbers for linear in shape.linears)
+    return sum(nf4_bytes(linear.numbers) for linear in shape.linears) + way.compute_bytes * (shape.total_parameters - quantised)
+
+
+def adapter_shapes(way: Way) -> list[tuple[int, int]]:
+    """A [rank, inputs] and B [outputs, rank] of every target."""
+    shapes: list[tuple[int, int]] = []
+    for linear in way.targets:
+        shapes += [(way.rank, linear.inputs), (linear.outputs, way.rank)]
+    return shapes
+
+
+def adapter_parameters(way: Way) -> int:
+    """Numbers of the adapter."""
+    return sum(math.prod(shape) for shape in adapter_shapes(way))
+
+
+def trained_shapes(shape: ModelShape, way: Way) -> list[tuple[int, int]]:
+    """Every tensor that trains, as (rows, columns)."""
+    return shape.matrices(shape.tensors) if way.trains_base else adapter_shapes(way)
+
+
+def gradient_bytes(shape: ModelShape, way: Way) -> int:
+    """All gradients, float32."""
+    return 4 * sum(math.prod(matrix) for matrix in trained_shapes(shape, way))
+
+
+def optimiser_bytes(shape: ModelShape, way: Way) -> int:
+    """The optimiser's state on the device; states in pages are in host memory, but for a CPU, where there are no pages."""
+    kind = way.training.optimiser
+    if kind.startswith("paged_") and not way.on_cpu:
+        return 0
+    return sum(_state_bytes(kind.removeprefix("paged_"), matrix) for matrix in trained_shapes(shape, way))
+
+
+def _state_bytes(kind: str, matrix: tuple[int, int]) -> int:
+    numbers = math.prod(matrix)
+    if kind == "adafactor":  # a factored second moment: one number for each row and column (arXiv:1804.04235)
+        return 4 * (numbers if matrix[0] == 1 else sum(matrix))
+    if kind == "adamw_8bit" and numbers >= LEAST_8BIT_NUMBERS:
+        return 2 * (numbers + 4 * math.ceil(numbers / STATE_BLOCK))
+    return 2 * 4 * numbers
+
+
+def groups(targets: Iterable[Linear]) -> list[list[Linear]]:
+    """Targets that read the same input and so share one product; experts are left to PEFT."""
+    found: dict[tuple[int, str, bool], list[Linear]] = {}
+    for linear in targets:
+        if not linear.expert:
+            found.setdefault((linear.layer, linear.part, linear.leads_out), []).append(linear)
+    return list(found.values())
+
+
+def fused_bytes(way: Way) -> int:
+    """What the one matrix product for base and LoRA holds beside the weights: A and sB in the arithmetic's type, side by side for the
+    layers of a group; for a 4-bit base one matrix for each shape, into which weights are dequantised for each use.
+    """
+    if not way.fused_lora:
+        return 0
+    numbers = 0
+    scratch: set[tuple[int, int]] = set()
+    for group in groups(way.targets):
+        outputs, ranks, inputs = sum(linear.outputs for linear in group), way.rank * len(group), group[0].inputs
+        numbers += ranks * (inputs + outputs)
+        scratch.add((outputs, inputs + ranks))
+    if way.base_bits == 4:
+        numbers += sum(math.prod(matrix) for matrix in scratch)
+    return way.compute_bytes * numbers
+
+
+def packed_weight_bytes(way: Way) -> int:
+    """Frozen float32 weights in oneDNN's layout: a copy for each direction."""
+    return 2 * 4 * sum(linear.numbers for linear in way.targets if not linear.expert) if way.packs_weights else 0
