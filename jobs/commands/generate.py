@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from jobs.models.opened import Opened
 
 HELP = "let a model answer a prompt or a file of prompts"
-# Adding an adapter into the weights takes about as long as writing some tokens saves (docs/benchmarks.md); below it is not worth it.
-MERGE_FROM_TOKENS = 128
+# New tokens from which an adapter is added into the weights: well above what that takes (docs/evaluation.md), for it also rounds.
+MERGE_FROM_TOKENS = 64
 Prompt = str | list[dict[str, Any]]
 
 
@@ -124,8 +124,8 @@ def prompt_ids(prompt: Prompt, tokenizer: Any, *, raw: bool) -> list[int]:
 def _merged(opened: Opened, arguments: argparse.Namespace, tokens: int) -> tuple[Opened, bool]:
     """The model with its adapter added into the weights, where that is wanted and can be; and whether it was.
 
-    An unmerged adapter costs about a third of the speed in bfloat16. The sums are rounded to the weights' own dtype, so that in 16 bits
-    an answer may now and then differ from what the unmerged adapter says, as it may with any merged model.
+    An unmerged adapter costs a fifth (float32) to two fifths (bfloat16) of the speed. The sums are rounded to the weights' own dtype, so
+    that in 16 bits an answer may now and then differ from what the unmerged adapter says, as it may with any merged model.
     """
     from dataclasses import replace
 

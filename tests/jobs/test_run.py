@@ -102,12 +102,30 @@ def test_a_run_from_start_to_end(straight, folder):
     assert plan["trainable_parameters"] < plan["total_parameters"] / 5
     assert [data["step"] for data in of("step", straight)] == list(range(1, 13))
     measured = {(data["model"], data["split"]) for data in of("eval", straight)}
-    assert {("base", "test"), ("tuned", "test"), ("merged", "test"), ("base", "validation"), ("tuned", "validation")} == measured
+    held_out = {("base", "test"), ("tuned", "test"), ("merged", "test"), ("base", "validation"), ("tuned", "validation")}
+    assert measured == held_out | {("base", "probe"), ("tuned", "probe")}
     ends = {data["model"]: data["loss"] for data in of("eval", straight) if data["split"] == "test"}
     assert ends["tuned"] < ends["base"]
     assert [data["kind"] for data in of("artifact", straight)] == ["adapter", "merged"]
     assert all((straight / data["path"]).stat().st_size == data["bytes"] for data in of("artifact", straight))
     assert json.loads((straight / "spec.json").read_text())["model"]["path"] == str(folder / "model")
+
+
+def test_what_was_forgotten_is_a_number_in_the_events_and_on_the_card(straight):
+    base, tuned = (data for data in of("eval", straight) if data["split"] == "probe")
+    assert (base["model"], base["step"], tuned["model"], tuned["step"]) == ("base", 0, "tuned", 12)
+    assert (
+        (base["rows"], base["tokens"]) == (tuned["rows"], tuned["tokens"]) == (60, sum(kind["tokens"] for kind in base["kinds"].values()))
+    )
+    assert base["loss"] != tuned["loss"]
+    with zipfile.ZipFile(straight / of("artifact", straight)[0]["path"]) as archive:
+        card = archive.read("README.md").decode()
+    table = card[card.index("## General probe") :].split("\n\n")[1].splitlines()
+    assert table[0] == "|  | base | tuned | Difference |"
+    assert table[2].startswith(
+        f"| Loss (nats per token) | {base['loss']:.6g} | {tuned['loss']:.6g} | {tuned['loss'] - base['loss']:+.4g} |"
+    )
+    assert len(table) == 2 + 2 + 6
 
 
 def test_sigterm_leaves_a_checkpoint_and_a_second_attempt_goes_on_from_it(straight, folder, tmp_path):
