@@ -3,8 +3,8 @@
 Each run is a process of its own, in turn, from the start of the interpreter to the files in the folder; the base's files are in the page
 cache, for both. `python -m jobs merge` forces its files to the disk and copies the tokenizer too; peft's process does neither, so
 its time is given without and with the time that it then takes to force its files to the disk. Memory is the process's peak resident set
-(`ru_maxrss`, mapped file pages included) and the highest anonymous part of it (`RssAnon`, asked for every 10 ms). The results are compared
-byte for byte.
+(`VmHWM`, mapped file pages included) and the highest anonymous part of it (`RssAnon`), asked of the kernel every 10 ms; not `ru_maxrss`,
+which begins with what this process held when it started the other. The results are compared byte for byte.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def main() -> int:
         if not arguments.prepare:
             results = [measure(case, arguments.runs) for case in cases]
             (WORK.parent / "merge.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-            shutil.rmtree(WORK)
+            for case in cases:
+                shutil.rmtree(folders(case)[1].parent)
     return 0
 
 
@@ -145,15 +146,12 @@ def run(command: list[str], out: Path) -> Run:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     started = time.perf_counter()
     child = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    anonymous = 0
-    while True:
-        ended, status, usage = os.wait4(child.pid, os.WNOHANG)
-        if ended:
-            break
-        anonymous = max(anonymous, anonymous_bytes(child.pid))
+    peak = anonymous = 0
+    while child.poll() is None:
+        now = memory(child.pid)
+        peak, anonymous = max(peak, now.get("VmHWM", 0)), max(anonymous, now.get("RssAnon", 0))
         time.sleep(POLL_SECONDS)
     seconds = time.perf_counter() - started
-    child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{' '.join(command)} failed with {child.returncode}")
     started = time.perf_counter()
@@ -161,16 +159,17 @@ def run(command: list[str], out: Path) -> Run:
         handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
-    return Run(seconds, time.perf_counter() - started, usage.ru_maxrss * 1024, anonymous)
+    return Run(seconds, time.perf_counter() - started, peak, anonymous)
 
 
-def anonymous_bytes(process: int) -> int:
-    """The anonymous part of a process's resident set now; 0 where it has just ended."""
+def memory(process: int) -> dict[str, int]:
+    """What the kernel says of a process's memory now, in bytes; nothing where it has just ended."""
     try:
         status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon")), 0)
+        return {}
+    fields = (line.split() for line in status.splitlines() if line.endswith(" kB"))
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in fields}
 
 
 def same_bytes(one: Path, other: Path) -> bool:

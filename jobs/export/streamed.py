@@ -108,7 +108,7 @@ def _merged(kind: Kind, adapter: AdapterFile, tensor: StoredTensor) -> _Merged:
     change = changes[0] if changes else None
     if (change or source is not tensor) and not (tensor.dtype in ARRAYS and source.dtype in ARRAYS):
         raise CannotStreamError(f"{tensor.name} is stored as {tensor.dtype}")
-    if source.shape != tensor.shape or (change and len(tensor.shape) > 2):
+    if source.shape != tensor.shape or ((change or source is not tensor) and len(tensor.shape) > 2):
         raise CannotStreamError(f"{tensor.name} has the shape {tensor.shape}, the adapter's {source.shape}")
     return _Merged(tensor, source, change)
 
