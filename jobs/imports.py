@@ -23,7 +23,7 @@ _ENGINE = (
 
 
 def import_engine(*, peft: bool) -> None:
-    """Imports all that is common to every run, and PEFT (with bitsandbytes, unless it was left out) where asked. Touches no GPU without it."""
+    """Imports all that is common to every run, which touches no GPU; and PEFT where asked, which may (see `leave_out_bitsandbytes`)."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
