@@ -33,7 +33,7 @@ def _without_end(ids: list[int], end: int) -> list[int]:
     return ids[:-1] if ids and ids[-1] == end else ids
 
 
-def _shared_length(rows: Sequence[Sequence[int]]) -> int:
+def _shared_length(rows: list[list[int]]) -> int:
     """How many ids all rows begin with. The least and the greatest row in lexical order differ first."""
     least, greatest = min(rows), max(rows)
     return next((place for place, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b), min(len(least), len(greatest)))

@@ -79,8 +79,11 @@ def _probe_rows(probe: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     kinds = {kind: [data.get("kinds", {}).get(kind, {}).get("loss") for data in (before, after)] for kind in before.get("kinds", {})}
     figures = {label: [data.get(key) for data in (before, after)] for key, label in MEASURES if key in ("loss", "choice_accuracy")}
     figures |= {f"Loss: {kind}": pair for kind, pair in kinds.items()}
-    whole = {label: pair for label, pair in figures.items() if None not in pair}
-    return [[label, _shown(float(old)), _shown(float(new)), f"{new - old:+.4g}"] for label, (old, new) in whole.items()]
+    return [
+        [label, _shown(float(old)), _shown(float(new)), f"{new - old:+.4g}"]
+        for label, (old, new) in figures.items()
+        if old is not None and new is not None
+    ]
 
 
 def _training_rows(context: ExportContext) -> list[list[str]]:
