@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist, fmean, pstdev
 
+from jobs.data.tokens import LENGTH_CAP, LENGTH_MULTIPLE
 from jobs.spec import TrainingSpec
 
 # Where nothing is known of the rows: the length that a maximum allows is then seldom reached, and half of a row is answer.
@@ -59,6 +60,11 @@ class RowLengths:
         if max_length is None:
             return self
         return RowLengths(tuple(min(length, max_length) for length in self.lengths), self.rows, self.label_share, self.shared, self.known)
+
+    def natural_length(self) -> int:
+        """The maximum length of a run that names none, as `jobs.data.tokens` finds it."""
+        percentile = sorted(self.lengths)[math.ceil(0.99 * len(self.lengths)) - 1]
+        return min(LENGTH_CAP, -(-percentile // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)
 
     @property
     def mean(self) -> float:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jobs.data.tokens import LENGTH_CAP
 from jobs.device import Device
 from jobs.planning.advice import Advice, advise
 from jobs.planning.batches import RowLengths, largest_batch, mean_batch
@@ -107,7 +106,8 @@ class _Outline:
     @classmethod
     def of(cls, spec: RunSpec, device: Device, shape: ModelShape, lengths: RowLengths, *, runtime: int) -> _Outline:
         way, training = choose_way(spec, device, shape), spec.training
-        rows = lengths.cut(min(training.max_length or LENGTH_CAP, shape.context or LENGTH_CAP))
+        longest = training.max_length or lengths.natural_length()
+        rows = lengths.cut(min(longest, shape.context or longest))
         steps = count_steps(spec, rows)
         micro_batches = steps * training.gradient_accumulation
         batch = largest_batch(rows, training, micro_batches, packed=way.packed, shares_prefix=way.engine.shared_prefix)

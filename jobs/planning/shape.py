@@ -116,7 +116,8 @@ class ModelShape:
             return ()
         of_layer = [("gate", self.hidden, self.experts)]
         for expert in range(self.experts):
-            of_layer += [(f"experts.{expert}.gate_up_proj", self.hidden, 2 * self.intermediate)]
+            # gate and up are one tensor, which PEFT gives twice the rank: as if each had an adapter onto both
+            of_layer += [(f"experts.{expert}.{name}", self.hidden, 2 * self.intermediate) for name in ("gate_proj", "up_proj")]
             of_layer += [(f"experts.{expert}.down_proj", self.intermediate, self.hidden)]
         return tuple(
             Linear(f"layers.{layer}.mlp.{name}", layer, "mlp", inputs, outputs, expert=True)
