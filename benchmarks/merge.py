@@ -105,7 +105,7 @@ def make(case: str, place: Path) -> None:
         for name, parameter in tuned.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.01)
-    tuned.save_pretrained(place / "adapter")
+    tuned.save_pretrained(str(place / "adapter"))
 
 
 def merge_with_peft(base: Path, adapter: Path, out: Path) -> None:
@@ -195,7 +195,7 @@ def summary(found: dict[str, list[Run]]) -> dict[str, Any]:
     """Medians, and the ratios that are quoted."""
 
     def middle(way: str, name: str) -> float:
-        return median(getattr(one, name) for one in found[way])
+        return float(median(getattr(one, name) for one in found[way]))
 
     synced = median(one.seconds + one.sync_seconds for one in found["peft"])
     return {
