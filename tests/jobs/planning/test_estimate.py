@@ -1,0 +1,72 @@
+"""The command and the calibration: real processes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from jobs.planning.calibration import calibrate, calibration_key, read_calibration
+from jobs.planning.lengths import row_lengths
+from jobs.planning.shape import read_shape
+from jobs.spec import DataSpec, ModelSpec, RunSpec, TrainingSpec, load_spec
+from tests.jobs.planning.test_shape import CPU
+from tests.tiny import make_tiny_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_tiny_model(tmp_path / "m")
+    rows = [{"prompt": "x" * 396, "completion": "y" * 396} for _ in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = {"model": {"path": "m"}, "data": {"train": "rows.jsonl"}, "training": {"micro_batch": 2}}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    return tmp_path
+
+
+def test_rows_are_measured_by_their_characters(folder):
+    found = row_lengths(load_spec(folder / "spec.json"))
+    assert (found.lengths, found.rows, found.known) == ((199,) * 40, 38, True)
+    assert found.label_share == pytest.approx(100 / 199)
+
+
+def test_a_device_is_probed_once_and_remembered(folder):
+    cache, shape = folder / "cache", read_shape(folder / "m")
+    assert read_calibration(cache, CPU, shape) is None
+    found = calibrate(cache, CPU, shape)
+    assert read_calibration(cache, CPU, shape) == found
+    assert found.key == calibration_key(CPU, shape)
+    assert 0 < found.probe_seconds < 60
+    assert min(rate.forward for rate in found.rates.values()) > 0
+    assert found.runtime_bytes > 100_000_000
+    assert read_calibration(cache, {**CPU, "threads": 3}, shape) is None
+    (kept,) = cache.iterdir()
+    kept.write_text(kept.read_text()[:100])
+    assert read_calibration(cache, CPU, shape) is None
+
+
+def test_the_command_says_memory_and_time_without_torch_once_calibrated(folder):
+    cache, command = folder / "cache", ["estimate", str(folder / "spec.json"), "--json", "--cache", str(folder / "cache")]
+    first = subprocess.run([sys.executable, "-m", "jobs", *command], capture_output=True, text=True, check=True)
+    body = json.loads(first.stdout)
+    assert body["memory"]["peak"] > body["memory"]["phases"]["training"] > 0
+    assert body["speed"]["low"] < body["speed"]["tokens_per_second"] < body["speed"]["high"]
+    assert body["fits"]
+    assert len(list(cache.iterdir())) == 1
+    script = "import sys; from jobs.__main__ import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    again = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=True)
+    assert json.loads(again.stdout) == body
+    table = subprocess.run(
+        [sys.executable, "-m", "jobs", *[word for word in command if word != "--json"]], capture_output=True, text=True, check=True
+    )
+    assert "It fits:" in table.stdout
+    assert "tokens/s" in table.stdout
+
+
+def test_a_spec_of_an_unknown_file_is_refused(folder):
+    from jobs.errors import UserError
+
+    spec = RunSpec(ModelSpec(str(folder / "m")), DataSpec(str(folder / "none.jsonl")), training=TrainingSpec())
+    with pytest.raises(UserError) as caught:
+        row_lengths(spec)
+    assert caught.value.code == "file_missing"
