@@ -28,6 +28,7 @@ from jobs.models.loading import DTYPES, load_model, load_tokenizer
 from jobs.spec import RunSpec
 from jobs.training import checkpoint
 from jobs.training.checks import choose_forward
+from jobs.training.libraries import Libraries, default_folder
 from jobs.training.loop import Trainer
 from jobs.training.rowsets import EncodedSets, RowSets, tokenise_rows
 
@@ -144,12 +145,15 @@ def _apply(session: Session, model: Any) -> Any:
 def _prepare(session: Session, model: Any, encoded: EncodedSets) -> Trainer:
     """The trainer, and a warning for each reason not to take the fast path."""
     spec = session.spec
+    compiles = spec.engine.compile and session.torch_device == "cpu"
+    libraries = Libraries(default_folder() if compiles else None, exact=session.precision == "float32")
     forward, reasons = choose_forward(
         model,
         encoded.train.rows[: spec.training.micro_batch],
         dtype=DTYPES[session.precision],
         device=session.torch_device,
         batching=spec.training.batching,
+        engine=spec.engine,
     )
     for reason in reasons:
         session.emit("warning", code="slow_path", message=reason, remedy="Nothing to do: the result is the same, it only takes longer.")
@@ -166,6 +170,7 @@ def _prepare(session: Session, model: Any, encoded: EncodedSets) -> Trainer:
         fingerprint=_fingerprint(spec, encoded),
         engine=spec.engine,
         rate_of=partial(session.method.rate_factor, session.settings),
+        libraries=libraries,
     )
 
 

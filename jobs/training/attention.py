@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-NAME = "graft_packed"
-Segment = tuple[int, int]
+from jobs.training.layout import Block, Segment
+from jobs.training.segment_attention import segment_attention
 
-# Short rows of like length are computed together: torch's CPU kernel takes most of a millisecond for the backward of each call.
-SHORT_ROW_TOKENS = 128
-GRID_WASTE = 1.5
+NAME = "graft_packed"
 
 # Arguments that models pass along and that have no bearing on the scores here.
 _HARMLESS = frozenset(
@@ -32,57 +30,30 @@ class Unpackable(Exception):
     """The attention of a model asks for something that the packed form does not do."""
 
 
-class _Current:
-    """The rows of the batch in hand. Not thread-local: autograd runs a CUDA backward, and with it recomputation, on threads of its own."""
-
-    segments: Sequence[Segment] = ()
-    grid: Grid | None = None
-
-
 @dataclass(frozen=True)
-class Grid:
-    """Rows of a packed batch as a grid [rows, longest]: `gather` [rows * longest] says which token stands at each place (what fills up a
-    row stands after its end, where a causal row does not look), `scatter` [tokens] the place of each token.
-    """
+class Rows:
+    """The rows of the batch in hand: `blocks` where they are computed by `segment_attention`, none where row by row."""
 
-    rows: int
-    longest: int
-    gather: Tensor
-    scatter: Tensor
+    segments: Sequence[Segment]
+    blocks: Sequence[Block]
 
-    @classmethod
-    def of(cls, segments: Sequence[Segment], device: Any) -> Grid | None:
-        """The grid of rows that are short and much alike; None where row by row is the better way."""
-        lengths = [end - start for start, end in segments]
-        longest = max(lengths)
-        if str(device) != "cpu" or longest > SHORT_ROW_TOKENS or longest * len(lengths) > GRID_WASTE * sum(lengths):
-            return None
-        places = torch.arange(longest)
-        gather = torch.cat([start + places.clamp(max=end - start - 1) for start, end in segments])
-        scatter = torch.cat([row * longest + places[:length] for row, length in enumerate(lengths)])
-        return cls(len(lengths), longest, gather, scatter)
 
-    def lay(self, tensor: Tensor) -> Tensor:
-        """[1, heads, tokens, width] -> [rows, heads, longest, width]."""
-        heads, width = tensor.shape[1], tensor.shape[3]
-        return tensor[0].index_select(1, self.gather).view(heads, self.rows, self.longest, width).transpose(0, 1)
+class _Current:
+    """Not thread-local: autograd runs a CUDA backward, and with it recomputation, on threads of its own."""
 
-    def lift(self, tensor: Tensor) -> Tensor:
-        """[rows, heads, longest, width] -> [1, tokens, heads, width]."""
-        return tensor.transpose(1, 2).flatten(0, 1).index_select(0, self.scatter)[None]
+    rows: Rows | None = None
 
 
 @contextmanager
-def packed(model: Any, segments: Sequence[Segment]) -> Iterator[None]:
-    """Within it, forward and backward of `model` attend within `segments` (start, end) of a batch [1, tokens]."""
+def packed(model: Any, rows: Rows) -> Iterator[None]:
+    """Within it, forward and backward of `model` attend within the rows of a batch [1, tokens]."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
-    _Current.segments = segments
-    _Current.grid = Grid.of(segments, model.device)
+    _Current.rows = rows
     try:
         yield
     finally:
-        _Current.segments, _Current.grid = (), None
+        _Current.rows = None
         model.set_attn_implementation(before)
 
 
@@ -102,31 +73,61 @@ def packed_attention(  # noqa: PLR0917 the signature is transformers'
     """Query [1, heads, tokens, width], key and value [1, key heads, tokens, width] -> [1, tokens, heads, value width]."""
     unknown = [name for name, given in others.items() if given is not None and given is not False and name not in _HARMLESS]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    if attention_mask is not None or unknown or not causal or query.shape[0] != 1:
+    rows = _Current.rows
+    if attention_mask is not None or unknown or not causal or query.shape[0] != 1 or rows is None:
         raise Unpackable(", ".join(unknown) or "a mask of its own")
     if query.dtype != value.dtype:  # autocast over float32 weights leaves the rotary embedding's float32 on query and key
         query, key = query.to(value.dtype), key.to(value.dtype)
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if (grid := _Current.grid) is not None:
-        laid = (grid.lay(tensor) for tensor in (query, key, value))
-        return grid.lift(_explicit(*laid, scale=scale, dropout=dropout, window=sliding_window, cap=softcap)), None
-    pieces = []
-    # Split, not sliced: the gradient of a split is one concatenation, that of each slice a zero tensor as large as the batch.
-    lengths = [end - start for start, end in _Current.segments]
-    for q, k, v in zip(*(torch.split(tensor, lengths, dim=2) for tensor in (query, key, value)), strict=True):
-        length = q.shape[2]
-        window = sliding_window if sliding_window and sliding_window < length else None
-        if softcap:
-            pieces.append(_explicit(q, k, v, scale=scale, dropout=dropout, window=window, cap=softcap))
-        elif window:
-            mask = _window_mask(length, window, query.device)
-            pieces.append(functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale))
-        else:
-            pieces.append(functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scale))
-    return torch.cat(pieces, dim=2).transpose(1, 2), None
+    if rows.blocks and not softcap and not dropout:
+        laid = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        return segment_attention(*laid, rows.blocks, scale, sliding_window)[None], None
+    score = Score(scale, dropout, sliding_window, softcap)
+    return torch.cat([score.of(segment, query, key, value) for segment in rows.segments], dim=2).transpose(1, 2), None
+
+
+@dataclass(frozen=True)
+class Score:
+    """Attention row by row, with all that models ask for."""
+
+    scale: float
+    dropout: float
+    window: int | None
+    softcap: float | None
+
+    def of(self, segment: Segment, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """One row: [1, heads, own tokens, value width]."""
+        groups = query.shape[1] // key.shape[1]
+        q = query[:, :, segment.start : segment.stop]
+        k, v = (_with_prefix(tensor, segment).repeat_interleave(groups, dim=1) for tensor in (key, value))
+        mask = None
+        if segment.prefix or (self.window and self.window < segment.length) or self.softcap:
+            mask = _seen(segment.length, segment.prefix, self.window, query.device)
+        if self.softcap:
+            return self._capped(q, k, v, mask)
+        return functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=self.dropout, scale=self.scale
+        )
+
+    def _capped(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Scores in float32, capped at softcap * tanh(score / softcap) (Gemma 2, arXiv:2408.00118)."""
+        cap = self.softcap
+        with torch.autocast(q.device.type, enabled=False):
+            scores = cap * torch.tanh(torch.matmul(q.float(), k.float().transpose(2, 3)) * self.scale / cap)
+            shares = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1).to(q.dtype)
+            return torch.matmul(functional.dropout(shares, p=self.dropout), v)
+
+
+def _with_prefix(tensor: Tensor, segment: Segment) -> Tensor:
+    own = tensor[:, :, segment.start : segment.stop]
+    return torch.cat((tensor[:, :, segment.prefix_start : segment.prefix_stop], own), dim=2) if segment.prefix else own
+
+
+def _seen(length: int, prefix: int, window: int | None, device: torch.device) -> Tensor:
+    """Bool [length, prefix + length]: the token at place i sees those up to `prefix` + i, at most `window` of them."""
+    last = torch.arange(prefix, prefix + length, device=device)[:, None]
+    key = torch.arange(prefix + length, device=device)[None]
+    return (key <= last) & (key > last - (window or prefix + length))
 
 
 def register() -> None:
@@ -134,20 +135,3 @@ def register() -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, packed_attention)
-
-
-def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """Bool [length, length]: a token sees itself and the `window` - 1 before it."""
-    mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    return mask & ~torch.ones(length, length, dtype=torch.bool, device=device).tril(-window)
-
-
-def _explicit(q: Tensor, k: Tensor, v: Tensor, *, scale: float, dropout: float, window: int | None, cap: float | None) -> Tensor:
-    """Attention written out, with scores in float32, and cap * tanh(score / cap) where there is a cap (Gemma 2, arXiv:2408.00118)."""
-    with torch.autocast(q.device.type, enabled=False):
-        scores = torch.matmul(q.float(), k.float().transpose(2, 3)) * scale
-        if cap:
-            scores = torch.tanh(scores / cap) * cap
-        mask = _window_mask(q.shape[2], window or q.shape[2], q.device)
-        shares = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1).to(q.dtype)
-        return torch.matmul(functional.dropout(shares, p=dropout), v)

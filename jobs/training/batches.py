@@ -1,16 +1,18 @@
-"""Rows of a micro-batch as tensors: laid end to end (packed), or padded to the longest."""
+"""Rows of a micro-batch as tensors: laid end to end (packed), what they begin with in common only once, or padded to the longest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from jobs.data.encoding import Encoded
-from jobs.training.attention import Segment
+from jobs.training.layout import Block, Segment, blocks_of
+from jobs.training.prefixes import Group, group_rows
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Batch:
     """A micro-batch. `input_ids` is [1, tokens] packed or [rows, longest] padded.
 
     `label_rows` int64 [labels] are the places, in the flattened batch, whose hidden state predicts a trained token; `labels` int64
-    [labels] are those tokens. Packed: `position_ids` [1, tokens] and `segments`; padded: `attention_mask` [rows, longest].
+    [labels] are those tokens. `tokens` is the sum of the rows' lengths, whatever is computed. Packed: `position_ids` [1, tokens],
+    `segments`, and `blocks` of them where short rows are computed together; padded: `attention_mask` [rows, longest].
     """
 
     input_ids: Tensor
@@ -28,36 +31,52 @@ class Batch:
     position_ids: Tensor | None = None
     attention_mask: Tensor | None = None
     segments: tuple[Segment, ...] = ()
+    blocks: tuple[Block, ...] = ()
 
     def to(self, device: str | torch.device) -> Batch:
         """The same batch on a device."""
-
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
-
-        return Batch(
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            label_rows=self.label_rows.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            tokens=self.tokens,
-            position_ids=move(self.position_ids),
-            attention_mask=move(self.attention_mask),
-            segments=self.segments,
-        )
+        if str(device) == "cpu":
+            return self
+        names = ("input_ids", "label_rows", "labels", "position_ids", "attention_mask")
+        moved = {name: tensor.to(device, non_blocking=True) for name in names if (tensor := getattr(self, name)) is not None}
+        return replace(self, **moved, blocks=tuple(block.to(device) for block in self.blocks))
 
 
-def pack(rows: Sequence[Encoded]) -> Batch:
-    """Rows end to end, without padding: positions start anew with each row."""
-    lengths = [len(row.ids) for row in rows]
-    ends = np.cumsum(lengths)
-    label_rows, labels = _labels(rows, (ends - lengths).tolist())
+def pack(rows: Sequence[Encoded], *, share_prefix: bool = False, grids: bool = False) -> Batch:
+    """Rows end to end, without padding: positions start anew with each row, after its prefix where it shares one.
+
+    `share_prefix`: what a group of rows begins with is laid down once, ahead of them. `grids`: the rows are laid out in `blocks` too.
+    """
+    groups = group_rows(rows) if share_prefix else [Group(tuple(range(len(rows))), 0)]
+    ids: list[NDArray[np.int32]] = []
+    positions: list[NDArray[np.int64]] = []
+    segments: list[Segment] = []
+    starts = [0] * len(rows)  # where each row's token 0 would stand, had it no prefix
+    place = 0
+
+    def lay(tokens: NDArray[np.int32], first: int, shared: tuple[int, int]) -> None:
+        nonlocal place
+        ids.append(tokens)
+        positions.append(np.arange(first, first + len(tokens)))
+        segments.append(Segment(place, place + len(tokens), *shared))
+        place += len(tokens)
+
+    for group in groups:
+        shared = (place, place + group.prefix) if group.prefix else (0, 0)
+        if group.prefix:
+            lay(rows[group.rows[0]].ids[: group.prefix], 0, (0, 0))
+        for row in group.rows:
+            starts[row] = place - group.prefix
+            lay(rows[row].ids[group.prefix :], group.prefix, shared)
+    label_rows, labels = _labels(rows, starts)
     return Batch(
-        input_ids=torch.from_numpy(np.concatenate([row.ids for row in rows]).astype(np.int64))[None],
-        position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
+        input_ids=torch.from_numpy(np.concatenate(ids).astype(np.int64))[None],
+        position_ids=torch.from_numpy(np.concatenate(positions))[None],
         label_rows=label_rows,
         labels=labels,
-        tokens=int(ends[-1]),
-        segments=tuple(zip((ends - lengths).tolist(), ends.tolist(), strict=True)),
+        tokens=sum(len(row.ids) for row in rows),
+        segments=tuple(segments),
+        blocks=blocks_of(segments) if grids else (),
     )
 
 

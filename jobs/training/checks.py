@@ -7,6 +7,7 @@ codes run on); our own head must give the model's own logits (some scale them). 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from jobs.data.encoding import Encoded
+from jobs.spec import EngineSpec
 from jobs.training import attention
 from jobs.training.batches import Batch
+from jobs.training.elementwise import Elementwise
 from jobs.training.forward import Forward, base_model, head_of
+from jobs.training.fused_lora import fuse
 
 _ROWS = 3
+_PREFIX = 8
 _TOKENS = 64
 # Largest difference from the plain way, as a share of the largest value: rounding of another order of sums, in the arithmetic's own type.
 _AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -26,34 +31,58 @@ _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 def choose_forward(
-    model: Any, rows: Sequence[Encoded], *, dtype: torch.dtype, device: str, batching: str = "auto"
+    model: Any, rows: Sequence[Encoded], *, dtype: torch.dtype, device: str, batching: str = "auto", engine: EngineSpec | None = None
 ) -> tuple[Forward, list[str]]:
     """How this model is to be run, and what was found against the fast way (one sentence each).
 
-    `rows` are some rows of the data; `batching` is the spec's: `padded` keeps to it, `packed` and `auto` pack where it is exact.
+    `rows` are some rows of the data; `batching` is the spec's: `padded` keeps to it, `packed` and `auto` pack where it is exact. `engine`
+    says which fast ways are wanted; those that would not give what each row gives alone are left out.
     """
+    engine = engine or EngineSpec()
     attention.register()
     was_training = model.training
     model.eval()
     try:
         plain = Forward(model, dtype, device, packs=False, own_head=False)
-        sample = [_shortened(row) for row in sorted(rows, key=lambda row: len(row.ids))[-_ROWS:]]
+        sample = _sample(rows)
         reasons = []
         packs = batching != "padded" and not (reason := _why_not_packed(plain, sample))
         if batching != "padded" and not packs:
             reasons.append(reason)
-        own_head = not (reason := _why_not_own_head(plain, sample))
-        if not own_head:
+        own_head = engine.label_head and not (reason := _why_not_own_head(plain, sample))
+        if engine.label_head and not own_head:
             reasons.append(reason)
+        forward = replace(plain, packs=packs, own_head=own_head)
+        fast = _fastest(forward, sample, engine)
+        if fast != forward and (reason := _why_not_fast(plain, fast, sample)):
+            reasons.append(reason)
+            fast = forward
     finally:
         model.train(was_training)
-    return Forward(model, dtype, device, packs=packs, own_head=own_head), reasons
+    return fast, reasons
 
 
-def _shortened(row: Encoded) -> Encoded:
-    """The first tokens of a row, every one but the first a label, so that all hidden states are compared."""
-    ids = row.ids[:_TOKENS]
-    return Encoded(ids, np.arange(len(ids)) > 0)
+def _fastest(forward: Forward, sample: Sequence[Encoded], engine: EngineSpec) -> Forward:
+    """All that the spec asks for, of what this device has."""
+    model, on_cpu = forward.model, forward.device == "cpu"
+    if forward.packs:
+        forward = replace(forward, grids=engine.segment_attention and on_cpu, shares_prefix=engine.shared_prefix)
+    if engine.one_gemm_lora and hasattr(model, "peft_config"):
+        lora = fuse(model, lambda: _hidden(forward, sample[:1]), packed_weights=engine.packed_weights)
+        lora.refresh()
+        forward = replace(forward, lora=lora if lora.groups else None)
+    if engine.compile and forward.packs and on_cpu:
+        elementwise = Elementwise(base_model(model))
+        forward = replace(forward, elementwise=elementwise if elementwise.count else None)
+    return forward
+
+
+def _sample(rows: Sequence[Encoded]) -> list[Encoded]:
+    """The first tokens of some rows, all with one prefix; every token but the first is a label, so that all hidden states are compared."""
+    longest = sorted(rows, key=lambda row: len(row.ids))[-_ROWS:]
+    prefix = longest[-1].ids[:_PREFIX]
+    ids = [np.concatenate((prefix, row.ids[_PREFIX:_TOKENS], row.ids[:1])) for row in longest]
+    return [Encoded(row, np.arange(len(row)) > 0) for row in ids]
 
 
 @torch.no_grad()
@@ -71,13 +100,22 @@ def _why_not_packed(plain: Forward, rows: Sequence[Encoded]) -> str:
         poisoned = _hidden(packed, [_poisoned(rows[0], plain.model), *rows[1:]])
     except (attention.Unpackable, KeyError, ValueError, NotImplementedError, AttributeError) as failure:
         return f"Rows cannot be laid end to end in this architecture ({type(failure).__name__}: {failure})."
-    first = len(rows[0].ids) - 1
+    first = int(rows[0].trained.sum())
     moved = float((together[first:] - poisoned[first:]).abs().max()) if len(rows) > 1 else 0.0
     if moved > _tolerated_movement(plain, together):
         return f"In this architecture rows laid end to end see each other (hidden states moved by {moved:.1e})."
     alone = torch.cat([_hidden(plain, [row]) for row in rows])
     if (apart := _difference(together, alone)) > _AGREEMENT[plain.dtype]:
         return f"In this architecture rows laid end to end differ from rows alone (by {apart:.1e} of the largest value)."
+    return ""
+
+
+def _why_not_fast(plain: Forward, fast: Forward, rows: Sequence[Encoded]) -> str:
+    """Empty where all fast ways together give what each row gives alone. A prefix that is shared holds no label."""
+    rows = [Encoded(row.ids, np.arange(len(row.ids)) > _PREFIX) for row in rows]
+    alone = torch.cat([_hidden(plain, [row]) for row in rows])
+    if (apart := _difference(_hidden(fast, rows), alone)) > _AGREEMENT[plain.dtype]:
+        return f"In this architecture the fast ways differ from rows alone (by {apart:.1e} of the largest value)."
     return ""
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from jobs.training import regions
+
 # Logits of one tile: 16 M numbers, 64 MiB in float32, whatever the size of the vocabulary.
 _TILE_NUMBERS = 2**24
 
@@ -60,14 +62,13 @@ class LinearCrossEntropy(torch.autograd.Function):
             size = tile_rows(weight.shape[0])
             for start in range(0, len(labels), size):
                 tile, wanted = states[start : start + size], labels[start : start + size]
-                loss, d_logits = _tile(_logits(tile, matrix, bias, softcap), wanted, softcap)
+                loss, gradient = _tile(tile @ matrix.t(), bias, wanted, softcap)
                 total += loss
-                gradient = d_logits.to(dtype)
                 d_hidden[start : start + size] = gradient @ matrix
                 if d_weight is not None:
                     d_weight += gradient.t() @ tile
                 if d_bias is not None:
-                    d_bias += d_logits.sum(dim=0)
+                    d_bias += gradient.sum(dim=0, dtype=torch.float32)
         ctx.gradients = (d_hidden.to(hidden.dtype), d_weight, d_bias)
         ctx.weight_dtype = weight.dtype
         return total
@@ -110,12 +111,11 @@ def score(hidden: Tensor, head: Head, labels: Tensor, dtype: torch.dtype) -> tup
     return total, correct
 
 
-def _tile(scores: Tensor, labels: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
-    """The summed loss of a tile, and its gradient with respect to the logits before the soft-cap."""
-    normaliser = torch.logsumexp(scores, dim=-1, keepdim=True)
-    wanted = labels[:, None]
-    loss = (normaliser - scores.gather(1, wanted)).sum()
-    slope = 1.0 - (scores / softcap).square() if softcap else None
-    gradient = torch.exp(scores - normaliser)
-    gradient.scatter_add_(1, wanted, torch.full_like(normaliser, -1.0))
-    return loss, gradient if slope is None else gradient.mul_(slope)
+def _tile(scores: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
+    """The summed loss of a tile, and its gradient with respect to the product `scores`, in its dtype."""
+    if bias is None and not softcap:
+        return regions.cross_entropy_tile(scores, labels)
+    logits = scores.float() if bias is None else scores.float() + bias.float()
+    bent = torch.tanh(logits / softcap) if softcap else None
+    loss, gradient = regions.cross_entropy_tile(logits if bent is None else softcap * bent, labels)
+    return loss, (gradient if bent is None else gradient * (1.0 - bent.square())).to(scores.dtype)

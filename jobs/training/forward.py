@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,14 +15,18 @@ from jobs.data.encoding import Encoded
 from jobs.training import attention
 from jobs.training.batches import Batch, pack, pad
 from jobs.training.cross_entropy import Head, linear_cross_entropy, score
+from jobs.training.elementwise import Elementwise
+from jobs.training.fused_lora import FusedLora
 
 
 @dataclass(frozen=True)
 class Forward:
-    """How a model is run. `packs`: rows end to end without padding, else padded. `own_head`: logits only at label positions and tile by
-    tile, else the model's own logits, whole. Both are decided by `jobs.training.checks.choose_forward`; each way is exact.
+    """How a model is run; each way is exact, and `jobs.training.checks.choose_forward` decides on those that this model allows.
 
-    `dtype` is that of the arithmetic; float32 weights are cast by autocast where it is bfloat16.
+    `packs`: rows end to end without padding, else padded. `grids`: short rows by our own attention, else by torch's. `shares_prefix`: what
+    rows begin with in common is computed once. `own_head`: logits only at label positions and tile by tile, else the model's own logits,
+    whole. `lora`: the LoRA layers that take one matrix product. `elementwise`: the modules that run as regions. `dtype` is that of the arithmetic; float32 weights are cast by autocast
+    where it is narrower.
     """
 
     model: Any
@@ -30,23 +34,37 @@ class Forward:
     device: str
     packs: bool
     own_head: bool
+    grids: bool = False
+    shares_prefix: bool = False
+    lora: FusedLora | None = None
+    elementwise: Elementwise | None = None
 
     def refresh(self) -> None:
         """To be called whenever trained weights have changed: before the first step, after each update, after a restore."""
+        if self.lora:
+            self.lora.refresh()
 
     def batch(self, rows: Sequence[Encoded]) -> Batch:
         """A micro-batch on the device."""
-        return (pack(rows) if self.packs else pad(rows)).to(self.device)
+        batch = pack(rows, share_prefix=self.shares_prefix, grids=self.grids) if self.packs else pad(rows)
+        return batch.to(self.device)
 
     @contextmanager
     def running(self, batch: Batch) -> Iterator[None]:
         """Surrounds forward and backward of a batch: what attention sees, and autocast."""
-        with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with ExitStack() as stack:
             if self.packs:
-                with attention.packed(base_model(self.model), batch.segments):
-                    yield
-            else:
-                yield
+                rows = attention.Rows(batch.segments, batch.blocks)
+                stack.enter_context(attention.packed(base_model(self.model), rows))
+            for fast in (self.lora, self.elementwise):
+                if fast:
+                    stack.enter_context(fast.running())
+            stack.enter_context(torch.autocast(self.device.split(":")[0], dtype=self.dtype, enabled=self._mixes()))
+            yield
+
+    def _mixes(self) -> bool:
+        """Whether some weights are wider than the arithmetic: all of them in full fine-tuning, adapters that are not fused."""
+        return self.dtype != torch.float32 and not (self.lora and self.lora.whole)
 
     def loss_sum(self, batch: Batch) -> Tensor:
         """The summed cross-entropy of the batch's labels, float32 [], with gradient. Call it, and backward, within `running`."""
@@ -79,8 +97,8 @@ class Forward:
         return logits.reshape(-1, logits.shape[-1])[batch.label_rows].float()
 
     def of(self, model: Any) -> Forward:
-        """The same way of running another model of the same architecture."""
-        return replace(self, model=model)
+        """The same way of running another model of the same architecture, one without an adapter."""
+        return replace(self, model=model, lora=None, elementwise=None)
 
 
 def base_model(model: Any) -> Any:

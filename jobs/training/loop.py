@@ -20,6 +20,7 @@ from jobs.spec import EngineSpec, TrainingSpec, require_validation
 from jobs.training import checkpoint
 from jobs.training.batches import Batch
 from jobs.training.forward import Forward
+from jobs.training.libraries import Libraries
 from jobs.training.loss import DatasetLoss, dataset_loss
 from jobs.training.optimiser import grouped, make_optimiser, usable_kind
 from jobs.training.order import Order, TokenBudget, dropout_seed
@@ -78,6 +79,7 @@ class Trainer:
     fingerprint: Mapping[str, Any]
     engine: EngineSpec = field(default_factory=EngineSpec)
     rate_of: Callable[[str], float] = lambda _name: 1.0
+    libraries: Libraries = field(default_factory=lambda: Libraries(None, exact=True))
 
     def __post_init__(self) -> None:
         spec, device = self.spec, self.forward.device.split(":")[0]
@@ -106,7 +108,7 @@ class Trainer:
         """
         progress = self.progress
         self._prepare()
-        with closing(self._work()) as steps:
+        with closing(self._work()) as steps, closing(self.libraries):
             started = time.monotonic()
             for work in steps:
                 self.forward.model.train()
@@ -125,6 +127,7 @@ class Trainer:
                     raise GraftError("preempted", step=progress.step)
                 if self.is_done:
                     break
+                self.libraries.after_step(self._seconds_left())
                 started = time.monotonic()  # a step's time holds the wait for its batches, but no evaluation and no checkpoint
         self._choose_weights()
         self.forward.model.eval()
@@ -192,6 +195,9 @@ class Trainer:
     def _warn(self, code: str, message: str, remedy: str) -> None:
         self.emit("warning", code=code, message=message, remedy=remedy)
 
+    def _seconds_left(self) -> float:
+        return (self.total_steps - self.progress.step) * sum(self._recent) / len(self._recent)
+
     def _count(self, seconds: float, tokens: int) -> None:
         self.progress.step += 1
         self.progress.tokens += tokens
@@ -210,7 +216,7 @@ class Trainer:
             tokens=progress.tokens,
             tokens_per_second=tokens / seconds,
             elapsed_seconds=progress.seconds,
-            eta_seconds=(self.total_steps - progress.step) * sum(self._recent) / len(self._recent),
+            eta_seconds=self._seconds_left(),
             memory=memory(self.forward.device.split(":")[0]),
         )
         if progress.nonfinite == NONFINITE_LIMIT:
@@ -294,7 +300,12 @@ class Trainer:
             self.progress.step,
             weights={name: parameter.detach().contiguous() for name, parameter in self.parameters.items()},
             optimiser=self.optimiser.tensors(),
-            state={**asdict(self.progress), "scaler": self.scaler.state_dict(), "fingerprint": dict(self.fingerprint)},
+            state={
+                **asdict(self.progress),
+                "scaler": self.scaler.state_dict(),
+                "fingerprint": dict(self.fingerprint),
+                "compiled": self.libraries.in_use,
+            },
             best=best,
         )
         checkpoint.rotate(self.out / "checkpoints")
@@ -314,6 +325,7 @@ class Trainer:
         self._load(weights)
         self.optimiser.restore(moments)
         self.scaler.load_state_dict(state["scaler"])
+        self.libraries.go_on(compiled=state["compiled"])
         self.progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
         self.clock.saved(self.progress.step, 0.0)
         self._folders = [self.out, *folders]

@@ -1,0 +1,91 @@
+"""The compiled regions of a run: taken where they are, made in the background where they are missing and the run is long enough."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from jobs.training import region
+from jobs.training.compiling import to_json
+
+# Making the libraries of a model takes one to two minutes of a core: a run that ends sooner would only be slowed down.
+WORTH_SECONDS = 300.0
+_FOLDER = "GRAFT_REGIONS"
+
+
+def default_folder() -> Path:
+    """Where libraries are kept: `GRAFT_REGIONS`, else a folder of the user's own by the XDG base directory specification."""
+    named = os.environ.get(_FOLDER)
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graft" / "regions"
+
+
+class Libraries:
+    """Switches a process to compiled regions.
+
+    `exact`: the whole run computes one way, so that a resumed one gives the same bits: it is compiled from the first step on or not at
+    all. Otherwise training starts as it can and switches between two steps, once what was missing has been made.
+    """
+
+    def __init__(self, folder: Path | None, *, exact: bool) -> None:
+        self._folder, self._exact = folder, exact
+        self._process: subprocess.Popen[bytes] | None = None
+        self._tried = False
+        region.use_libraries(folder)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether regions are compiled where a library is there."""
+        return self._folder is not None
+
+    def go_on(self, *, compiled: bool) -> None:
+        """As a run did whose checkpoint is continued."""
+        if self._exact and not compiled:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._folder = None
+        region.use_libraries(None)
+
+    def after_step(self, seconds_left: float) -> None:
+        """To be called between two steps."""
+        if self._folder is None:
+            return
+        if self._process is not None:
+            if self._process.poll() is not None:
+                self._process = None
+                region.look_again()
+        elif region.wanted():
+            self._make(self._folder, seconds_left)
+            if self._exact:
+                self._leave()
+
+    def _make(self, folder: Path, seconds_left: float) -> None:
+        """Starts the compiler on what is missing, once, at the lowest priority."""
+        if self._tried or seconds_left < WORTH_SECONDS or not shutil.which(os.environ.get("CXX", "g++")):
+            return
+        self._tried = True
+        command = [sys.executable, "-m", "jobs.training.compiling", str(folder)]
+        process = subprocess.Popen(  # no shell, our own module
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            preexec_fn=_idle,  # noqa: PLW1509 os.nice alone
+        )
+        assert process.stdin is not None  # noqa: S101 for mypy: it is a pipe
+        process.stdin.write(to_json(region.wanted()).encode())
+        process.stdin.close()
+        self._process = process
+
+    def close(self) -> None:
+        """Ends the compiler; what it has finished stays."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def _idle() -> None:
+    os.nice(19)
