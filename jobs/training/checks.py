@@ -114,7 +114,13 @@ def _why_not_fast(plain: Forward, fast: Forward, rows: Sequence[Encoded]) -> str
     """Empty where all fast ways together give what each row gives alone. A prefix that is shared holds no label."""
     rows = [Encoded(row.ids, np.arange(len(row.ids)) > _PREFIX) for row in rows]
     alone = torch.cat([_hidden(plain, [row]) for row in rows])
-    if (apart := _difference(_hidden(fast, rows), alone)) > _AGREEMENT[plain.dtype]:
+    try:
+        together = _hidden(fast, rows)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as failure:
+        return f"The fast ways do not fit this architecture ({type(failure).__name__}: {failure})."
+    if (apart := _difference(together, alone)) > _AGREEMENT[plain.dtype]:
         return f"In this architecture the fast ways differ from rows alone (by {apart:.1e} of the largest value)."
     return ""
 

@@ -12,6 +12,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class Elementwise:
             rotary = getattr(sys.modules[name], _ROTARY, None)
             if rotary is not None and _rotates(rotary):
                 self.count += 1
-                self._rotaries[sys.modules[name]] = (rotary, _rotary)
+                self._rotaries[sys.modules[name]] = (rotary, _rotary_or(rotary))
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -76,8 +77,8 @@ class Elementwise:
         ):
             return None
         for offset in (0.0, 1.0):
-            if _agrees(module, lambda x, offset=offset: regions.rms_norm.function(x, module.weight, epsilon=epsilon, offset=offset)):
-                return lambda self, x: _RmsNorm.apply(x, self.weight, epsilon, offset)  # type: ignore[no-untyped-call, no-any-return]
+            if _agrees(module, {"epsilon": epsilon, "offset": offset}):
+                return partial(_norm, epsilon, offset)
         return None
 
     def _gated(self, module: Any) -> Callable[..., Tensor] | None:
@@ -87,8 +88,18 @@ class Elementwise:
         sample = torch.linspace(-6, 6, 97)
         for name, (function, _) in regions.ACTIVATIONS.items():
             if torch.allclose(module.act_fn(sample), function(sample), atol=1e-6):
-                return lambda self, x: self.down_proj(_Gate.apply(self.gate_proj(x), self.up_proj(x), name))  # type: ignore[no-untyped-call, no-any-return]
+                return partial(_mlp, name)
         return None
+
+
+def _norm(epsilon: float, offset: float, module: Any, x: Tensor) -> Tensor:
+    answer: Tensor = _RmsNorm.apply(x, module.weight, epsilon, offset)  # type: ignore[no-untyped-call]
+    return answer
+
+
+def _mlp(activation: str, module: Any, x: Tensor) -> Tensor:
+    answer: Tensor = module.down_proj(_Gate.apply(module.gate_proj(x), module.up_proj(x), activation))  # type: ignore[no-untyped-call]
+    return answer
 
 
 def _switched(elementwise: Elementwise, own: Callable[..., Tensor], ours: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -99,13 +110,13 @@ def _switched(elementwise: Elementwise, own: Callable[..., Tensor], ours: Callab
 
 
 @torch.no_grad()
-def _agrees(module: Any, ours: Callable[[Tensor], Tensor]) -> bool:
+def _agrees(module: Any, settings: dict[str, float]) -> bool:
     """Whether a norm gives what ours does. In float32, with a weight that tells the variants apart."""
     weight = module.weight.data
     try:
         module.weight.data = torch.linspace(0.5, 1.5, weight.shape[0])
         x = torch.linspace(-2, 3, 3 * weight.shape[0]).sin().view(1, 3, -1)
-        expected, found = module(x), ours(x.view(3, -1)).view(1, 3, -1)
+        expected, found = module(x), regions.rms_norm.function(x.view(3, -1), module.weight, **settings).view(1, 3, -1)
     finally:
         module.weight.data = weight
     return bool((expected - found).abs().max() <= _AGREEMENT * expected.abs().max())
@@ -123,14 +134,25 @@ def _rotates(rotary: Callable[..., tuple[Tensor, Tensor]]) -> bool:
         expected = rotary(query, key, cosine, sine)
     except (RuntimeError, TypeError, ValueError):
         return False
-    return all(torch.allclose(left, right, atol=1e-5) for left, right in zip(expected, _rotary(query, key, cosine, sine), strict=True))
+    found = regions.rotate.function(query[0].transpose(0, 1), key[0].transpose(0, 1), cosine[0], sine[0])
+    return all(torch.allclose(left[0].transpose(0, 1), right, atol=1e-5) for left, right in zip(expected, found, strict=True))
 
 
-def _rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *given: Any, **named: Any) -> tuple[Tensor, Tensor]:
-    """In place of a modeling module's own function, for a packed batch: query and key [1, heads, tokens, width]."""
-    del given, named
+def _rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Query and key [1, heads, tokens, width] of a packed batch, turned; cosine and sine [1, tokens, width]."""
     query, key = _Rotate.apply(q[0].transpose(0, 1), k[0].transpose(0, 1), cos[0], sin[0])  # type: ignore[no-untyped-call]
     return query.transpose(0, 1)[None], key.transpose(0, 1)[None]
+
+
+def _rotary_or(own: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """In place of a modeling module's `own` function, which is left what differs: a part of the width turned (GPT-NeoX), another layout."""
+
+    def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *given: Any, **named: Any) -> tuple[Tensor, Tensor]:
+        if given or named or len(q) != 1 or len(cos) != 1 or cos.shape[-1] != q.shape[-1]:
+            return own(q, k, cos, sin, *given, **named)
+        return _rotary(q, k, cos, sin)
+
+    return rotary
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -165,7 +187,8 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         cosine, sine = ctx.saved_tensors
-        return *regions.rotate(*gradients, cosine, -sine), None, None
+        query, key = regions.rotate(gradients[0], gradients[1], cosine, -sine)
+        return query, key, None, None
 
 
 class _Gate(torch.autograd.Function):

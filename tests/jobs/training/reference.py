@@ -13,14 +13,18 @@ from torch.nn import functional
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
+    GPTNeoXConfig,
     GraniteConfig,
     Lfm2Config,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    Phi3Config,
     PretrainedConfig,
     Qwen2Config,
+    Qwen3Config,
 )
 
 from jobs.data.encoding import Encoded
@@ -28,6 +32,7 @@ from jobs.methods.registry import get_method
 from jobs.spec import TrainingSpec
 from jobs.training import schedule
 from jobs.training.checks import choose_forward
+from jobs.training.forward import Forward
 from jobs.training.loop import Trainer
 from jobs.training.order import permutation
 
@@ -48,8 +53,12 @@ SHAPE = {
 CONFIGS: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(**SHAPE),
     "qwen2": Qwen2Config(**SHAPE, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**SHAPE, head_dim=16),
     "mistral, window": MistralConfig(**SHAPE, sliding_window=8),
     "gemma2, window and soft-caps": Gemma2Config(**SHAPE, head_dim=16, sliding_window=8, query_pre_attn_scalar=16),
+    "gemma3, window": Gemma3TextConfig(**SHAPE, head_dim=16, sliding_window=8, query_pre_attn_scalar=16),
+    "phi3": Phi3Config(**SHAPE),
+    "gpt-neox": GPTNeoXConfig(**{name: value for name, value in SHAPE.items() if name != "num_key_value_heads"}),
     "granite, scaled logits": GraniteConfig(**SHAPE, logits_scaling=4.0),
     "mixtral": MixtralConfig(**SHAPE, num_local_experts=4),
     "gpt2": GPT2Config(
@@ -76,6 +85,19 @@ def make_rows(count: int = 22, seed: int = 1) -> list[Encoded]:
     return [Encoded(generator.integers(3, 13, n).astype(np.int32), np.arange(n) >= generator.integers(1, 5)) for n in lengths]
 
 
+def templated_rows(count: int = 22, seed: int = 1) -> list[Encoded]:
+    """Rows that begin with one of two templates, of 12 and 15 tokens, then a token and 2 to 15 trained ones of their own."""
+    generator = np.random.default_rng(seed)
+    templates = [generator.integers(20, 60, length) for length in (12, 15)]
+    rows = []
+    for number in range(count):
+        template = templates[number % 2]
+        own = generator.integers(3, 13, generator.integers(3, 17))
+        ids = np.concatenate((template, own)).astype(np.int32)
+        rows.append(Encoded(ids, np.arange(len(ids)) > len(template)))
+    return rows
+
+
 def make_model(name: str, method: str = "full", **settings: Any) -> Any:
     """A small random model of an architecture, made trainable by a method."""
     config = CONFIGS[name]
@@ -92,7 +114,8 @@ def make_trainer(
 ) -> tuple[Trainer, list[dict[str, Any]]]:
     """A trainer in float32, and the list that its events go to."""
     events: list[dict[str, Any]] = []
-    forward, _ = choose_forward(model, rows[:8], dtype=torch.float32, device="cpu", batching=spec.batching)
+    engine = changes.get("engine")
+    forward, _ = choose_forward(model, rows[:8], dtype=torch.float32, device="cpu", batching=spec.batching, engine=engine)
     values: dict[str, Any] = {
         "forward": forward,
         "rows": rows,
@@ -143,6 +166,26 @@ def reference_losses(model: Any, rows: Sequence[Encoded], spec: TrainingSpec, *,
         optimiser.zero_grad()
         found.append(total)
     return found
+
+
+def gradients(forward: Forward, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    """The gradients of all trained weights by name, of the summed loss of some rows."""
+    forward.model.zero_grad()
+    forward.refresh()
+    batch = forward.batch(rows)
+    with forward.running(batch):
+        forward.loss_sum(batch).backward()
+    return {name: weight.grad.clone() for name, weight in forward.model.named_parameters() if weight.grad is not None}
+
+
+def stir(model: Any, seed: int = 5) -> Any:
+    """The model with adapter matrices B that are not zero, as after some steps."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".lora_B." in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
+    return model
 
 
 def padded(rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
