@@ -57,13 +57,13 @@ class Watch:
             torch.cuda.reset_peak_memory_stats()
         else:
             self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-            self._profile.__enter__()
+            self._profile.start()
 
     def _end(self) -> None:
         if self._profile is None:
             self.result["peak_bytes"] = torch.cuda.max_memory_allocated()
         else:
-            self._profile.__exit__(None, None, None)
+            self._profile.stop()
             self.result["peak_bytes"] = self.result["begin_bytes"] + highest(self._profile)
         self.done = True
 
@@ -89,7 +89,8 @@ def highest(profiled: profile) -> int:
     """The highest running sum of all CPU allocations and releases, in bytes, from zero at the profile's begin."""
     assert profiled.profiler is not None
     assert profiled.profiler.kineto_results is not None
-    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == MEMORY_EVENT]
+    # torch's stub of an event does not know `nbytes`.
+    events: list[Any] = [event for event in profiled.profiler.kineto_results.events() if event.name() == MEMORY_EVENT]
     level = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         level += event.nbytes()
