@@ -37,7 +37,14 @@ $(SAMPLE)/graft.json: | $(VENV)/.runtime
 	@mkdir -p -m 0700 var
 	$(PY) -m jobs sample --out $(SAMPLE) --cache var/cache
 
-setup: $(VENV)/.runtime $(SAMPLE)/graft.json ## install what the site needs, and the sample model
+REGIONS := var/cache/regions
+export GRAFT_REGIONS ?= $(abspath $(REGIONS))
+
+$(REGIONS)/.warm: $(VENV)/.runtime $(SAMPLE)/graft.json jobs/training/regions.py jobs/training/region.py jobs/training/compiling.py
+	$(PY) -m jobs warm $(SAMPLE) --regions $(REGIONS)
+	@touch $@
+
+setup: $(VENV)/.runtime $(SAMPLE)/graft.json $(REGIONS)/.warm ## install what the site needs, the sample model, and its compiled parts
 
 setup-dev: setup $(VENV)/.dev ## install what the checks and tests need besides, a browser included
 	@tools/browser.sh

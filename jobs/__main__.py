@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "sample": "jobs.commands.sample",
     "estimate": "jobs.commands.estimate",
     "merge": "jobs.commands.merge",
+    "warm": "jobs.commands.warm",
 }
 
 

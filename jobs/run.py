@@ -87,7 +87,7 @@ def execute(
     rows, tokenizer = _tokenise(session, cache)
     model = _load(session)
     encoded = rows.encoded(spec.training, _length_limit(model))
-    trainer = _prepare(session, _apply(session, model), encoded)
+    trainer = _prepare(session, apply_method(session.method, model, session.settings, seed=spec.seed), encoded)
     start = _restore(trainer, resume)
     emit("plan", **_plan(session, trainer, encoded, start))
     _tell_of_rows(session, encoded)
@@ -136,10 +136,10 @@ def _length_limit(model: Any) -> int:
     return getattr(model.config, "max_position_embeddings", None) or LENGTH_CAP
 
 
-def _apply(session: Session, model: Any) -> Any:
+def apply_method(method: Method, model: Any, settings: dict[str, SettingValue], *, seed: int) -> Any:
     """The model as the method makes it trainable."""
-    module, name = session.method.application.split(":")
-    return getattr(importlib.import_module(module), name)(model, session.settings, seed=session.spec.seed)
+    module, name = method.application.split(":")
+    return getattr(importlib.import_module(module), name)(model, settings, seed=seed)
 
 
 def _prepare(session: Session, model: Any, encoded: EncodedSets) -> Trainer:

@@ -48,13 +48,14 @@ class _Current:
 def packed(model: Any, rows: Rows) -> Iterator[None]:
     """Within it, forward and backward of `model` attend within the rows of a batch [1, tokens]."""
     before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    # The config's own setter reaches the parts of a composed model; the model's would walk over every module, twice a step.
+    model.config._attn_implementation = NAME
     _Current.rows = rows
     try:
         yield
     finally:
         _Current.rows = None
-        model.set_attn_implementation(before)
+        model.config._attn_implementation = before
 
 
 def packed_attention(  # noqa: PLR0917 the signature is transformers'
@@ -80,8 +81,8 @@ def packed_attention(  # noqa: PLR0917 the signature is transformers'
         query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if rows.blocks and not softcap and not dropout:
-        laid = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        return segment_attention(*laid, rows.blocks, scale, sliding_window)[None], None
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        return segment_attention(q, k, v, rows.blocks, scale, sliding_window)[None], None
     score = Score(scale, dropout, sliding_window, softcap)
     return torch.cat([score.of(segment, query, key, value) for segment in rows.segments], dim=2).transpose(1, 2), None
 
@@ -103,15 +104,14 @@ class Score:
         mask = None
         if segment.prefix or (self.window and self.window < segment.length) or self.softcap:
             mask = _seen(segment.length, segment.prefix, self.window, query.device)
-        if self.softcap:
-            return self._capped(q, k, v, mask)
+        if self.softcap and mask is not None:
+            return self._capped(q, k, v, mask, self.softcap)
         return functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=self.dropout, scale=self.scale
         )
 
-    def _capped(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Scores in float32, capped at softcap * tanh(score / softcap) (Gemma 2, arXiv:2408.00118)."""
-        cap = self.softcap
+    def _capped(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, cap: float) -> Tensor:
+        """Scores in float32, capped at cap * tanh(score / cap) (Gemma 2, arXiv:2408.00118)."""
         with torch.autocast(q.device.type, enabled=False):
             scores = cap * torch.tanh(torch.matmul(q.float(), k.float().transpose(2, 3)) * self.scale / cap)
             shares = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1).to(q.dtype)

@@ -25,8 +25,8 @@ from jobs.training.fused_lora import fuse
 _ROWS = 3
 _PREFIX = 8
 _TOKENS = 64
-# Largest difference from the plain way, as a share of the largest value: rounding of another order of sums, in the arithmetic's own type.
-_AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+# Largest relative difference from the plain way: rounding of another order of sums, in the arithmetic's own type.
+_AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -105,8 +105,8 @@ def _why_not_packed(plain: Forward, rows: Sequence[Encoded]) -> str:
     if moved > _tolerated_movement(plain, together):
         return f"In this architecture rows laid end to end see each other (hidden states moved by {moved:.1e})."
     alone = torch.cat([_hidden(plain, [row]) for row in rows])
-    if (apart := _difference(together, alone)) > _AGREEMENT[plain.dtype]:
-        return f"In this architecture rows laid end to end differ from rows alone (by {apart:.1e} of the largest value)."
+    if (apart := _difference(together, alone, plain.dtype)) > _AGREEMENT[plain.dtype]:
+        return f"In this architecture rows laid end to end differ from rows alone (by {apart:.1e} of their size)."
     return ""
 
 
@@ -120,8 +120,8 @@ def _why_not_fast(plain: Forward, fast: Forward, rows: Sequence[Encoded]) -> str
         raise
     except (RuntimeError, TypeError, ValueError) as failure:
         return f"The fast ways do not fit this architecture ({type(failure).__name__}: {failure})."
-    if (apart := _difference(together, alone)) > _AGREEMENT[plain.dtype]:
-        return f"In this architecture the fast ways differ from rows alone (by {apart:.1e} of the largest value)."
+    if (apart := _difference(together, alone, plain.dtype)) > _AGREEMENT[plain.dtype]:
+        return f"In this architecture the fast ways differ from rows alone (by {apart:.1e} of their size)."
     return ""
 
 
@@ -148,11 +148,14 @@ def _why_not_own_head(plain: Forward, rows: Sequence[Encoded]) -> str:
     with plain.running(batch):
         wanted = plain.model_logits(batch)
         own = head_of(plain.model).logits(plain.hidden(batch), plain.dtype)
-    if (apart := _difference(own, wanted)) > _AGREEMENT[plain.dtype] / 10:
-        return f"This model changes its logits after the output layer (by {apart:.1e} of the largest value); all logits are computed."
+    if (apart := _difference(own, wanted, plain.dtype)) > _AGREEMENT[plain.dtype] / 10:
+        return f"This model changes its logits after the output layer (by {apart:.1e} of their size); all logits are computed."
     return ""
 
 
-def _difference(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference as a share of the largest value."""
-    return float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+def _difference(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> float:
+    """How far rows of numbers are apart, each as a share of its norm: the worst in float32, in 16 bits the worst of nine in ten, for there
+    rounding alone can carry a single chaotic token far off. What mixes rows up moves all places of a row.
+    """
+    apart = (found - wanted).norm(dim=-1) / wanted.norm(dim=-1).clamp_min(1e-12)
+    return float(apart.max() if dtype == torch.float32 else apart.quantile(0.9))

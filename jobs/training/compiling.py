@@ -1,4 +1,4 @@
-"""Makes the libraries of regions: `python -m jobs.training.compiling FOLDER`, geometries as JSON on standard input."""
+"""Makes the libraries of regions: `python -m jobs.training.compiling FOLDER PARENT`, geometries as JSON on standard input."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def compile_geometry(geometry: Geometry, folder: Path) -> Path:
         free.append({place: torch.export.Dim.DYNAMIC for place, size in enumerate(sizes) if isinstance(size, str)})
     program = torch.export.export(Function(), tuple(example), dynamic_shapes=(tuple(free),), strict=False)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = scratch
         options = {"cpp.dynamic_threads": True}
         made = torch._inductor.aoti_compile_and_package(program, package_path=f"{scratch}/{target.name}", inductor_configs=options)
         os.replace(made, target)
@@ -46,12 +47,14 @@ def compile_geometry(geometry: Geometry, folder: Path) -> Path:
 
 def main(arguments: Sequence[str]) -> int:
     """Compiles what is missing; a geometry that cannot be compiled is told and passed over."""
-    folder = Path(arguments[0])
+    folder, parent = Path(arguments[0]), int(arguments[1])
     folder.mkdir(parents=True, exist_ok=True)
     from jobs.training import regions  # noqa: F401 registers the functions
 
     failed = 0
     for body in json.loads(sys.stdin.read()):
+        if os.getppid() != parent:
+            return 1  # whoever wanted them has gone
         geometry = geometry_from(body)
         try:
             compile_geometry(geometry, folder)

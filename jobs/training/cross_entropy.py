@@ -116,6 +116,10 @@ def _tile(scores: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | 
     if bias is None and not softcap:
         return regions.cross_entropy_tile(scores, labels)
     logits = scores.float() if bias is None else scores.float() + bias.float()
-    bent = torch.tanh(logits / softcap) if softcap else None
-    loss, gradient = regions.cross_entropy_tile(logits if bent is None else softcap * bent, labels)
-    return loss, (gradient if bent is None else gradient * (1.0 - bent.square())).to(scores.dtype)
+    if not softcap:
+        loss, gradient = regions.cross_entropy_tile(logits, labels)
+    else:
+        bent = torch.tanh(logits / softcap)
+        loss, gradient = regions.cross_entropy_tile(softcap * bent, labels)
+        gradient = gradient * (1.0 - bent.square())
+    return loss, gradient.to(scores.dtype)

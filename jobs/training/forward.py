@@ -25,8 +25,8 @@ class Forward:
 
     `packs`: rows end to end without padding, else padded. `grids`: short rows by our own attention, else by torch's. `shares_prefix`: what
     rows begin with in common is computed once. `own_head`: logits only at label positions and tile by tile, else the model's own logits,
-    whole. `lora`: the LoRA layers that take one matrix product. `elementwise`: the modules that run as regions. `dtype` is that of the arithmetic; float32 weights are cast by autocast
-    where it is narrower.
+    whole. `lora`: the LoRA layers that take one matrix product. `elementwise`: the modules that run as regions. `dtype` is that of the
+    arithmetic; float32 weights are cast by autocast where it is narrower.
     """
 
     model: Any

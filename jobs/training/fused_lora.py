@@ -90,7 +90,7 @@ def _is_plain(layer: Any) -> bool:
     kinds: list[type] = [Linear]
     bases: list[type] = [nn.Linear]
     try:
-        from bitsandbytes.nn import Linear4bit
+        from bitsandbytes.nn.modules import Linear4bit
         from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
     except ImportError:
         pass
@@ -192,9 +192,11 @@ class DenseGroup(Group):
         _write_up(self, self.joined[:, self.inputs :])
 
     def product(self, x: Tensor, down: Tensor) -> Tensor:
+        """See `Group`."""
         return _joined_product(torch.cat((x, down), dim=1), self.joined, self.bias)
 
     def product_back(self, gradient: Tensor, *, wants_input: bool) -> tuple[Tensor, Tensor | None]:
+        """See `Group`."""
         return _joined_product_back(gradient, self.joined, self.inputs, wants_input=wants_input)
 
 
@@ -227,9 +229,11 @@ class QuantisedGroup(Group):
         return self.scratch
 
     def product(self, x: Tensor, down: Tensor) -> Tensor:
+        """See `Group`."""
         return _joined_product(torch.cat((x, down), dim=1), self._dequantised(), self.bias)
 
     def product_back(self, gradient: Tensor, *, wants_input: bool) -> tuple[Tensor, Tensor | None]:
+        """See `Group`."""
         return _joined_product_back(gradient, self._dequantised(), self.inputs, wants_input=wants_input)
 
 
@@ -250,9 +254,11 @@ class PackedGroup(Group):
         _write_up(self, self.all_up)
 
     def product(self, x: Tensor, down: Tensor) -> Tensor:
+        """See `Group`."""
         return _packed_product(x, self.forward_weight, self.bias).addmm_(down, self.all_up.t())
 
     def product_back(self, gradient: Tensor, *, wants_input: bool) -> tuple[Tensor, Tensor | None]:
+        """See `Group`."""
         return gradient @ self.all_up, _packed_product(gradient, self.backward_weight, None) if wants_input else None
 
 
@@ -268,7 +274,7 @@ class _OneProduct(torch.autograd.Function):
             joined = group.product(flat, down)
         ctx.save_for_backward(flat, down)
         ctx.group, ctx.shape, ctx.dtype = group, x.shape, x.dtype
-        return tuple(joined.view(*x.shape[:-1], -1).split(group.outputs, dim=-1))
+        return torch.split(joined.view(*x.shape[:-1], -1), group.outputs, dim=-1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -304,7 +310,7 @@ def _spans(sizes: Sequence[int]) -> list[slice]:
 
 
 def _write_up(group: Group, target: Tensor) -> None:
-    """sB of each layer, in its rows and ranks of `target` [outputs, ranks]."""
+    """The sB of each layer, in its rows and ranks of `target` [outputs, ranks]."""
     for up, scale, (rows, ranks) in zip(group.up, group.scales, group.spans, strict=True):
         target[rows, ranks] = (up * scale).to(target.dtype)
 

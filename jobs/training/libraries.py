@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.training import region
 from jobs.training.compiling import to_json
+from jobs.training.region import Geometry
 
 # Making the libraries of a model takes one to two minutes of a core: a run that ends sooner would only be slowed down.
 WORTH_SECONDS = 300.0
@@ -64,20 +66,10 @@ class Libraries:
 
     def _make(self, folder: Path, seconds_left: float) -> None:
         """Starts the compiler on what is missing, once, at the lowest priority."""
-        if self._tried or seconds_left < WORTH_SECONDS or not shutil.which(os.environ.get("CXX", "g++")):
+        if self._tried or seconds_left < WORTH_SECONDS or not has_compiler():
             return
         self._tried = True
-        command = [sys.executable, "-m", "jobs.training.compiling", str(folder)]
-        process = subprocess.Popen(  # no shell, our own module
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            preexec_fn=_idle,  # noqa: PLW1509 os.nice alone
-        )
-        assert process.stdin is not None  # noqa: S101 for mypy: it is a pipe
-        process.stdin.write(to_json(region.wanted()).encode())
-        process.stdin.close()
-        self._process = process
+        self._process = start_compiler(region.wanted(), folder)
 
     def close(self) -> None:
         """Ends the compiler; what it has finished stays."""
@@ -87,5 +79,16 @@ class Libraries:
             self._process = None
 
 
-def _idle() -> None:
-    os.nice(19)
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, which inductor needs."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+def start_compiler(geometries: Sequence[Geometry], folder: Path) -> subprocess.Popen[bytes]:
+    """Starts a process that makes these libraries, one after the other, at the lowest priority; it ends when its caller does."""
+    command = ["nice", "-n", "19", sys.executable, "-m", "jobs.training.compiling", str(folder), str(os.getpid())]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert process.stdin is not None  # noqa: S101 for mypy: it is a pipe
+    process.stdin.write(to_json(geometries).encode())
+    process.stdin.close()
+    return process

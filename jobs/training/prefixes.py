@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def group_rows(rows: Sequence[Encoded]) -> list[Group]:
 def _best_groups(rows: Sequence[Encoded], order: Sequence[int]) -> list[Group]:
     """Dynamic programme over the rows in lexical order, in which rows that begin alike stand together."""
     limits = [_shareable(rows[place]) for place in order]
-    common = [_common(rows[left], rows[right]) for left, right in zip(order, order[1:], strict=False)]
+    common = [_common(rows[left], rows[right]) for left, right in pairwise(order)]
     saved, cut = [0] * (len(order) + 1), [0] * (len(order) + 1)
     for end in range(1, len(order) + 1):
         saved[end], cut[end] = saved[end - 1], end - 1

@@ -77,14 +77,15 @@ class Region(Generic[Arguments, Result]):
         self.known[self.name] = self
 
     def __call__(self, *arguments: Arguments.args, **static: Arguments.kwargs) -> Result:
+        """Runs the library where one is in use, else the function as it is written."""
         if (state := Region.state) is None:
             return self.function(*arguments, **static)
         libraries = state.loaded
         tensors: Any = arguments
         key: Any = (self.name, *static.values())
         given = []
-        for tensor, model, strided in zip(tensors, self._model, self._strided, strict=True):
-            strides = None
+        for argument, model, strided in zip(tensors, self._model, self._strided, strict=True):
+            tensor, strides = argument, None
             if not tensor.is_contiguous():
                 strides = tensor.stride()
                 if not strided or strides[-1] != 1 or tuple(sorted(strides, reverse=True)) != strides:
@@ -96,7 +97,8 @@ class Region(Generic[Arguments, Result]):
         if library is None:
             return self.function(*arguments, **static)
         found: Any = library(given)
-        return found[0] if len(found) == 1 else tuple(found)
+        answer: Any = found[0] if len(found) == 1 else tuple(found)
+        return answer  # type: ignore[no-any-return]
 
     def _find(self, key: Any, tensors: list[Tensor], static: Mapping[str, Any]) -> Library | None:
         """The library from the folder, at the first call of a geometry; where there is none, that is noted and not asked again."""

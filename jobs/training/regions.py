@@ -46,14 +46,14 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tens
 def lay(query: Tensor, key: Tensor, value: Tensor, queries: Tensor, keys: Tensor, *, scale: float) -> tuple[Tensor, ...]:
     """Grids of the tokens at `queries` and `keys`: query, key and value in their own dtype, then query * `scale` and key in float32."""
     heads, key_heads = query.shape[1], key.shape[1]
-    laid = query[queries].unflatten(2, (key_heads, heads // key_heads)).transpose(1, 2).contiguous()
+    laid = query[queries].view(*queries.shape, key_heads, heads // key_heads, -1).transpose(1, 2).contiguous()
     laid_key, laid_value = key[keys].transpose(1, 2).contiguous(), value[keys].transpose(1, 2).contiguous()
     return laid, laid_key, laid_value, laid.float() * scale, laid_key.float().clone()
 
 
 @region("*rows key_heads *longest group *length", "*longest", "")
 def attend(scores: Tensor, last: Tensor, window: Tensor, *, dtype: str) -> Tensor:
-    """Softmax of float32 scores, in `dtype`: a query sees the keys up to place `last` int64 [longest], at most `window` int64 [] of them."""
+    """Softmax of float32 scores, in `dtype`: a query sees the keys up to place `last` [longest], at most `window` [] of them."""
     key = torch.arange(scores.shape[4], device=scores.device)
     seen = ((key <= last[:, None]) & (key > last[:, None] - window))[:, None]
     shown = torch.where(seen, scores, _UNSEEN)
@@ -69,11 +69,13 @@ def lift(answer: Tensor, places: Tensor) -> Tensor:
 
 @region("*tokens heads value_width", "*tokens heads value_width", "*rows *longest", "*rows *longest")
 def lay_back(output: Tensor, d_output: Tensor, queries: Tensor, real: Tensor, *, key_heads: int) -> tuple[Tensor, Tensor]:
-    """(the answers' gradient as a grid, zero where not `real`; its product with the answers summed over the width, float32, last size 1)."""
+    """(the answers' gradient as a grid, zero where not `real`; its product with the answers, summed over the width, float32)."""
     split = (key_heads, output.shape[1] // key_heads)
     upstream = torch.where(real[..., None, None], d_output[queries], 0)
     along = (upstream.float() * output[queries].float()).sum(-1, keepdim=True)
-    return upstream.unflatten(2, split).transpose(1, 2).contiguous(), along.unflatten(2, split).transpose(1, 2).contiguous()
+    return upstream.view(*queries.shape, *split, -1).transpose(1, 2).contiguous(), along.view(*queries.shape, *split, 1).transpose(
+        1, 2
+    ).contiguous()
 
 
 @region("*rows key_heads *longest group *length", "*rows key_heads *longest group *length", "*rows key_heads *longest group one")
@@ -93,7 +95,7 @@ def lift_back(d_query: Tensor, d_key: Tensor, d_value: Tensor, places: Tensor, k
 
 @region("*tokens width", "width")
 def rms_norm(x: Tensor, weight: Tensor, *, epsilon: float, offset: float) -> Tensor:
-    """x / sqrt(mean(x^2) + epsilon) * (weight + offset) (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    """RMSNorm: x / sqrt(mean(x^2) + epsilon) * (weight + offset) (Zhang and Sennrich 2019, arXiv:1910.07467)."""
     wide = x.float()
     normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
     return (normed * (weight.float() + offset)).to(x.dtype)
@@ -118,7 +120,9 @@ def rms_norm_weight_back(d_output: Tensor, x: Tensor, *, epsilon: float) -> Tens
 
 @region("*tokens heads width", "*tokens key_heads width", "*tokens width", "*tokens width")
 def rotate(query: Tensor, key: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
-    """x * cosine + (-second half of x, first half) * sine (Su et al. 2021, arXiv:2104.09864); with -sine it is its own gradient."""
+    """Rotary embedding: x * cosine + (-second half of x, first half) * sine (Su et al. 2021,
+    arXiv:2104.09864). With -sine it is its own gradient.
+    """
     cosine, sine = cosine.float()[:, None], sine.float()[:, None]
 
     def turned(x: Tensor) -> Tensor:

@@ -18,12 +18,14 @@ from jobs.training import regions
 from jobs.training.layout import Block
 
 # Places of a row whose queries are computed at once, and so the keys computed in vain.
-PLACES_AT_ONCE = 128
+PLACES_AT_ONCE = 96
 # Shares of rows up to this long are kept for the backward pass; those of longer ones are computed again, which costs one product in seven.
-KEPT_TOKENS = 512
+KEPT_TOKENS = 192
 
 
-def segment_attention(query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], scale: float, window: int | None) -> Tensor:
+def segment_attention(  # noqa: PLR0917 as torch's
+    query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], scale: float, window: int | None
+) -> Tensor:
     """Query [tokens, heads, width], key and value [tokens, key heads, ...] -> [tokens, heads, value width], with gradients.
 
     `window` is how many tokens a token sees, itself included (Mistral's sliding window); None means all before it.
@@ -51,8 +53,8 @@ class _SegmentAttention(torch.autograd.Function):
         kept, answers = [], []
         with torch.autocast(query.device.type, enabled=False):
             for block in blocks:
-                *laid, scaled, wide_key = regions.lay(query, key, value, block.queries, block.keys, scale=scale)
-                grid = _Grid(*laid, [])
+                laid, laid_key, laid_value, scaled, wide_key = regions.lay(query, key, value, block.queries, block.keys, scale=scale)
+                grid = _Grid(laid, laid_key, laid_value, [])
                 pieces = []
                 for chunk in _chunks(block):
                     shares = chunk.shares(scaled, wide_key, window, query.dtype)
@@ -77,14 +79,14 @@ class _SegmentAttention(torch.autograd.Function):
                 grid, kept[place] = kept[place], None
                 key_heads = grid.key.shape[1]
                 upstream, along = regions.lay_back(output, d_output, block.queries, block.real, key_heads=key_heads)
-                laid = _block_back(grid, block, upstream, along, ctx.scale, ctx.window)
-                parts.append(regions.lift_back(*laid, block.query_places, block.key_places))
+                grids = _block_back(grid, block, upstream, along, ctx.scale, ctx.window)
+                parts.append(regions.lift_back(*grids, block.query_places, block.key_places))
                 if block.prefix:
-                    shared.append((block, laid[1:]))
+                    shared.append((block, grids[1:]))
             joined = [part[0] if len(part) == 1 else torch.cat(part) for part in zip(*parts, strict=True)]
-            for block, grids in shared:
-                for target, laid_gradient in zip(joined[1:], grids, strict=True):
-                    of_prefix = laid_gradient[:, :, : block.prefix].sum(dim=0, dtype=torch.float32).transpose(0, 1)
+            for block, of_rows in shared:
+                for target, gradient in zip(joined[1:], of_rows, strict=True):
+                    of_prefix = gradient[:, :, : block.prefix].sum(dim=0, dtype=torch.float32).transpose(0, 1)
                     target[block.prefix_start : block.prefix_start + block.prefix] += of_prefix.to(target.dtype)
         return *joined, None, None, None
 
@@ -136,7 +138,7 @@ def _flat(grid: Tensor) -> Tensor:
     return grid.flatten(0, 1).flatten(1, 2)
 
 
-def _block_back(
+def _block_back(  # noqa: PLR0917
     grid: _Grid, block: Block, upstream: Tensor, along: Tensor, scale: float, window: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the grids of query, key and value, in their shapes."""
