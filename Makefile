@@ -9,7 +9,7 @@ SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test lint format types check-migrations tests demo pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize
+.PHONY: help run setup setup-dev test lint format types check-migrations tests demo pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
@@ -109,3 +109,6 @@ bench-start: setup ## from the start of a run to its first loss, against HF Trai
 
 bench-tokenize: setup ## chats to token ids with marks, cold and cached, against datasets.map: make bench-tokenize DATA=rows.jsonl RUNS=3
 	$(PY) -m benchmarks.tokenize $(if $(DATA),--data $(DATA)) $(if $(RUNS),--runs $(RUNS)) --model $(SAMPLE)
+
+bench-evaluate: setup ## the general probe, labels by likelihood, decoding with and without an adapter: make bench-evaluate RUNS=3
+	$(PY) -m benchmarks.evaluate $(if $(RUNS),--runs $(RUNS)) --model $(SAMPLE)
