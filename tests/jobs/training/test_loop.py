@@ -12,7 +12,7 @@ import torch
 from jobs.errors import GraftError, UserError
 from jobs.spec import TrainingSpec
 from jobs.training import checkpoint
-from tests.jobs.training.reference import losses, make_model, make_rows, make_trainer, short
+from tests.jobs.training.reference import losses, make_model, make_rows, make_trainer, short, templated_rows
 
 # 22 rows in steps of 8 or 4: the border of the first epoch is after step 3 (accumulation 2) or 6 (accumulation 1).
 SPEC = TrainingSpec(micro_batch=4, gradient_accumulation=2, weight_decay=0.01)
@@ -41,6 +41,36 @@ def test_a_resumed_run_is_the_same_to_the_bit(accumulation, stop_after, method, 
     for name, parameter in straight.parameters.items():
         assert torch.equal(parameter, second.parameters[name])
     assert second.progress.tokens == straight.progress.tokens
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("budget", [None, 64])
+@pytest.mark.parametrize("stop_after", [2, 4])
+def test_a_run_with_all_fast_ways_resumes_to_the_bit(method, budget, stop_after, tmp_path):
+    """Rows that share templates, in micro-batches by number or by tokens, stopped in the first epoch or in the second."""
+    spec, rows = short(replace(SPEC, micro_batch_tokens=budget), 6), templated_rows()
+
+    def fresh(name, **changes):
+        return make_trainer(make_model("llama", method), rows, tmp_path / name, spec, **changes)
+
+    straight, events = fresh("straight")
+    forward = straight.forward
+    assert forward.packs and forward.grids and forward.shares_prefix and forward.own_head and forward.elementwise  # noqa: PT018
+    assert (forward.lora is not None) == (method == "lora")
+    straight.run()
+    again, again_events = fresh("again")
+    again.run()
+    assert losses(again_events) == losses(events), "the same spec, data and seed give the same curve"
+    first, first_events = fresh("first", stop=lambda: first.progress.step >= stop_after)
+    with pytest.raises(GraftError, match="step"):
+        first.run()
+    second, second_events = fresh("second")
+    second.restore(checkpoint.newest([tmp_path / "first"]))
+    second.run()
+    assert losses(first_events) + losses(second_events) == losses(events)
+    assert len(set(losses(events))) == 6
+    for name, parameter in straight.parameters.items():
+        assert torch.equal(parameter, second.parameters[name])
 
 
 def test_dropout_is_on_while_training(tmp_path):
