@@ -130,7 +130,7 @@ class EngineSpec:
     micro-batch begin with is computed once. `label_head`: logits at label positions alone, tile by tile. `one_gemm_lora`: base and LoRA
     update in one matrix product, layers that read the same input together. `compile`: elementwise regions by inductor. `flat_optimiser`:
     all trained weights updated as one. `packed_weights`: frozen float32 weights in oneDNN's layout (CPU; a second copy of them).
-    `prefetch`: batches made ahead in a thread.
+    `prefetch`: batches made ahead in a thread, where a GPU computes.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT

@@ -24,7 +24,7 @@ from jobs.training.libraries import Libraries
 from jobs.training.loss import DatasetLoss, dataset_loss
 from jobs.training.optimiser import grouped, make_optimiser, usable_kind
 from jobs.training.order import Order, TokenBudget, dropout_seed
-from jobs.training.prefetch import prefetched
+from jobs.training.prefetch import pays, prefetched
 from jobs.training.schedule import rate_factor, warmup_steps
 
 NONFINITE_LIMIT = 3
@@ -156,7 +156,7 @@ class Trainer:
                 labels = sum(int(row.trained.sum()) for rows in chosen for row in rows)
                 yield Work([self.forward.batch(rows) for rows in chosen], labels)
 
-        yield from prefetched(make()) if self.engine.prefetch else make()
+        yield from prefetched(make()) if self.engine.prefetch and pays(self.forward.device) else make()
 
     def _gradients(self, work: Work) -> tuple[float, int]:
         """Adds up the gradients of a step; returns the mean loss per label token of the whole step, and all tokens processed."""

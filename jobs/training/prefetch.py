@@ -12,6 +12,11 @@ Item = TypeVar("Item")
 AHEAD = 2
 
 
+def pays(device: str) -> bool:
+    """Whether a thread of its own is worth it: on a CPU it takes cores that compute, and the interpreter from what feeds them."""
+    return device != "cpu"
+
+
 def prefetched(items: Iterator[Item]) -> Generator[Item, None, None]:
     """`items` in their order, made in one thread and at most `AHEAD` at a time. What making one raises is raised here.
 

@@ -279,7 +279,8 @@ def test_the_thread_ends_when_nobody_reads_on():
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_batches_made_ahead_change_nothing(method, tmp_path):
+def test_batches_made_ahead_change_nothing(method, tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.training.loop.pays", lambda device: True)
     found = []
     for ahead in (True, False):
         model = make_model("llama", method, dropout=0.1)
@@ -290,7 +291,8 @@ def test_batches_made_ahead_change_nothing(method, tmp_path):
     assert threads() == []
 
 
-def test_the_thread_ends_with_a_run_that_is_stopped(tmp_path):
+def test_the_thread_ends_with_a_run_that_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.training.loop.pays", lambda device: True)
     trainer, _ = make_trainer(make_model("llama"), make_rows(), tmp_path, short(SPEC, 6), stop=lambda: True)
     with pytest.raises(GraftError, match="after step 1"):
         trainer.run()
