@@ -12,6 +12,8 @@ import inspect
 import json
 import os
 import platform
+import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,7 +45,7 @@ class Geometry:
 
     @property
     def file_name(self) -> str:
-        """Its library's name: changes with the region's source, torch and the processor."""
+        """Its library's name: changes with the source of the region's module, torch and the processor."""
         text = json.dumps([asdict(self), Region.known[self.region].source, _machine()])
         return f"{self.region}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pt2"
 
@@ -68,7 +70,7 @@ class Region(Generic[Arguments, Result]):
     state: ClassVar[_State | None] = None
 
     def __init__(self, function: Callable[Arguments, Result], sizes: tuple[str, ...]) -> None:
-        self.function, self.source = function, inspect.getsource(function)
+        self.function, self.source = function, inspect.getsource(sys.modules[function.__module__])
         self.name = function.__name__
         self.__doc__ = function.__doc__
         self.sizes = [size.split() for size in sizes]
@@ -110,7 +112,12 @@ class Region(Generic[Arguments, Result]):
         if tensors[0].device.type != "cpu" or not path.is_file():
             state.wanted[key] = geometry
             return None
-        library: Library = torch._inductor.aoti_load_package(str(path)).loader.run
+        try:
+            library: Library = torch._inductor.aoti_load_package(str(path)).loader.run
+        except RuntimeError as failure:
+            warnings.warn(f"{path} does not load, {self.name} runs uncompiled: {failure}", stacklevel=2)
+            state.wanted[key] = geometry
+            return None
         state.loaded[key] = library
         return library
 

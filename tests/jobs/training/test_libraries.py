@@ -157,3 +157,14 @@ def test_where_libraries_are_kept(monkeypatch, tmp_path):
     assert default_folder() == tmp_path / "cache" / "graft" / "regions"
     monkeypatch.setenv("GRAFT_REGIONS", str(tmp_path / "own"))
     assert default_folder() == tmp_path / "own"
+
+
+def test_a_library_that_does_not_load_is_passed_over(tmp_path):
+    region.use_libraries(tmp_path)
+    assert _agree(*_tensors(5))
+    (tmp_path / region.wanted()[0].file_name).write_bytes(b"no library")
+    region.use_libraries(tmp_path)
+    with pytest.warns(UserWarning, match="does not load"):
+        assert _agree(*_tensors(5))
+    assert len(region.wanted()) == 1
+    assert _agree(*_tensors(5))
