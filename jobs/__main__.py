@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from importlib import import_module
 
@@ -34,6 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m jobs", description="Graft's engine.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = argv[0] if argv and argv[0] in COMMANDS else None
+    if asked in ("train", "standby"):
+        # numpy's OpenBLAS starts its threads at import. Training computes with torch's, and a process that waits has none.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for name, module_name in COMMANDS.items():
         if asked in (None, name):
             module = import_module(module_name)
