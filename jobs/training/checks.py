@@ -26,7 +26,7 @@ _ROWS = 3
 _PREFIX = 8
 _TOKENS = 64
 # Largest relative difference from the plain way: rounding of another order of sums, in the arithmetic's own type.
-_AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
+_AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.15, torch.float16: 0.03}
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
