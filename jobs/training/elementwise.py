@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.training import regions
+from jobs.training.switch import Switch
 
 # The gated MLP of Llama and its many relatives, as transformers writes it.
 _GATED = re.compile(r"self\.down_proj\(\s*self\.act_fn\(self\.gate_proj\((?P<x>\w+)\)\)\s*\*\s*self\.up_proj\((?P=x)\)\s*\)")
@@ -32,7 +33,7 @@ class Elementwise:
     """The modules of a model that may run as regions."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.active = False
+        self.switch = Switch()
         self.count = 0
         self._rotaries: dict[Any, tuple[Any, Any]] = {}
         sources = set()
@@ -44,7 +45,7 @@ class Elementwise:
             own = self._norm(module) or self._gated(module)
             if own:
                 self.count += 1
-                module.forward = types.MethodType(_switched(self, module.forward, own), module)
+                module.forward = types.MethodType(_switched(self.switch, module.forward, own), module)
         for name in sorted(sources):
             rotary = getattr(sys.modules[name], _ROTARY, None)
             if rotary is not None and _rotates(rotary):
@@ -54,13 +55,12 @@ class Elementwise:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Forward and backward within it run as regions."""
-        self.active = True
         for module, (_, ours) in self._rotaries.items():
             setattr(module, _ROTARY, ours)
         try:
-            yield
+            with self.switch.turned_on():
+                yield
         finally:
-            self.active = False
             for module, (own, _) in self._rotaries.items():
                 setattr(module, _ROTARY, own)
 
@@ -102,9 +102,9 @@ def _mlp(activation: str, module: Any, x: Tensor) -> Tensor:
     return answer
 
 
-def _switched(elementwise: Elementwise, own: Callable[..., Tensor], ours: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _switched(switch: Switch, own: Callable[..., Tensor], ours: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def forward(self: Any, x: Tensor) -> Tensor:
-        return ours(self, x) if elementwise.active else own(x)
+        return ours(self, x) if switch.on else own(x)
 
     return forward
 

@@ -16,14 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jobs.training.switch import Switch
+
 _ADAPTER = "default"
 
 
 class FusedLora:
     """The groups of a model's LoRA layers. Inside `running` they take the one product, elsewhere PEFT's own forward."""
 
-    def __init__(self, groups: Sequence[Group], *, whole: bool) -> None:
-        self.groups, self.whole = groups, whole
+    def __init__(self, groups: Sequence[Group], switch: Switch, *, whole: bool) -> None:
+        self.groups, self.switch, self.whole = groups, switch, whole
 
     def refresh(self) -> None:
         """Reads the trained matrices anew, after an update of them."""
@@ -33,13 +35,11 @@ class FusedLora:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Forward and backward within it are fused."""
-        for group in self.groups:
-            group.active = True
         try:
-            yield
+            with self.switch.turned_on():
+                yield
         finally:
             for group in self.groups:
-                group.active = False
                 group.forget()
 
 
@@ -64,19 +64,20 @@ def fuse(model: Any, probe: Any, *, packed_weights: bool) -> FusedLora:
     finally:
         for hook in hooks:
             hook.remove()
+    switch = Switch()
     scratch: dict[Any, Tensor] = {}
-    groups = [_group(members, scratch, packed_weights=packed_weights) for members in together.values()]
+    groups = [_group(members, switch, scratch, packed_weights=packed_weights) for members in together.values()]
     grouped = sum(len(group.layers) for group in groups)
-    return FusedLora(groups, whole=grouped == len(layers))
+    return FusedLora(groups, switch, whole=grouped == len(layers))
 
 
-def _group(layers: list[Any], scratch: dict[Any, Tensor], *, packed_weights: bool) -> Group:
+def _group(layers: list[Any], switch: Switch, scratch: dict[Any, Tensor], *, packed_weights: bool) -> Group:
     weight = layers[0].base_layer.weight
     if hasattr(weight, "quant_state"):
-        return QuantisedGroup(layers, scratch)
+        return QuantisedGroup(layers, switch, scratch)
     if packed_weights and weight.dtype == torch.float32 and weight.device.type == "cpu":
-        return PackedGroup(layers)
-    return DenseGroup(layers)
+        return PackedGroup(layers, switch)
+    return DenseGroup(layers, switch)
 
 
 def _is_lora(module: nn.Module) -> bool:
@@ -114,8 +115,8 @@ def _is_plain(layer: Any) -> bool:
 class Group(ABC):
     """LoRA layers that read one input x [tokens, inputs]; their outputs and ranks stand side by side."""
 
-    def __init__(self, layers: Sequence[Any]) -> None:
-        self.layers, self.active = layers, False
+    def __init__(self, layers: Sequence[Any], switch: Switch) -> None:
+        self.layers = layers
         self.bases = [layer.base_layer for layer in layers]
         self.down = [layer.lora_A[_ADAPTER].weight for layer in layers]
         self.up = [layer.lora_B[_ADAPTER].weight for layer in layers]
@@ -130,7 +131,7 @@ class Group(ABC):
         self._input: Tensor | None = None
         self._answers: list[Tensor | None] = []
         for place, layer in enumerate(layers):
-            layer.forward = types.MethodType(_forward(self, place, layer.forward), layer)
+            layer.forward = types.MethodType(_forward(self, switch, place, layer.forward), layer)
 
     def _arithmetic(self) -> torch.dtype:
         dtype: torch.dtype = self.bases[0].weight.dtype
@@ -177,11 +178,32 @@ class Group(ABC):
         """From the outputs' gradient [tokens, outputs]: those of xA' and, where asked for, of x by way of W alone."""
 
 
-class DenseGroup(Group):
-    """A dense base: W and sB in one matrix, into which the base's own weights become views, so that nothing is held twice."""
+class JoinedGroup(Group):
+    """W and sB in one matrix."""
 
-    def __init__(self, layers: Sequence[Any]) -> None:
-        super().__init__(layers)
+    @abstractmethod
+    def _weight(self) -> Tensor:
+        """[W | sB], [outputs, inputs + ranks]."""
+
+    def product(self, x: Tensor, down: Tensor) -> Tensor:
+        """See `Group`."""
+        joined, weight = torch.cat((x, down), dim=1), self._weight().t()
+        return joined @ weight if self.bias is None else torch.addmm(self.bias, joined, weight)
+
+    def product_back(self, gradient: Tensor, *, wants_input: bool) -> tuple[Tensor, Tensor | None]:
+        """See `Group`."""
+        weight = self._weight()
+        if not wants_input:
+            return gradient @ weight[:, self.inputs :], None
+        joined = gradient @ weight
+        return joined[:, self.inputs :].contiguous(), joined[:, : self.inputs]
+
+
+class DenseGroup(JoinedGroup):
+    """A dense base, whose own weights become views into the one matrix, so that nothing is held twice."""
+
+    def __init__(self, layers: Sequence[Any], switch: Switch) -> None:
+        super().__init__(layers, switch)
         weight = self.bases[0].weight
         self.joined = torch.zeros(sum(self.outputs), self.inputs + sum(self.ranks), dtype=weight.dtype, device=weight.device)
         for base, (rows, _) in zip(self.bases, self.spans, strict=True):
@@ -191,20 +213,15 @@ class DenseGroup(Group):
     def _refresh_up(self) -> None:
         _write_up(self, self.joined[:, self.inputs :])
 
-    def product(self, x: Tensor, down: Tensor) -> Tensor:
-        """See `Group`."""
-        return _joined_product(torch.cat((x, down), dim=1), self.joined, self.bias)
-
-    def product_back(self, gradient: Tensor, *, wants_input: bool) -> tuple[Tensor, Tensor | None]:
-        """See `Group`."""
-        return _joined_product_back(gradient, self.joined, self.inputs, wants_input=wants_input)
+    def _weight(self) -> Tensor:
+        return self.joined
 
 
-class QuantisedGroup(Group):
+class QuantisedGroup(JoinedGroup):
     """A base in 4 bits: its weights are dequantised for each use into a matrix that all groups of this shape write to in turn."""
 
-    def __init__(self, layers: Sequence[Any], scratch: dict[Any, Tensor]) -> None:
-        super().__init__(layers)
+    def __init__(self, layers: Sequence[Any], switch: Switch, scratch: dict[Any, Tensor]) -> None:
+        super().__init__(layers, switch)
         shape = (sum(self.outputs), self.inputs + sum(self.ranks))
         device = self.down[0].device
         key = (shape, self.dtype)
@@ -220,21 +237,13 @@ class QuantisedGroup(Group):
     def _refresh_up(self) -> None:
         _write_up(self, self.all_up)
 
-    def _dequantised(self) -> Tensor:
+    def _weight(self) -> Tensor:
         from bitsandbytes.functional import dequantize_4bit
 
         for base, (rows, _) in zip(self.bases, self.spans, strict=True):
             self.scratch[rows, : self.inputs] = dequantize_4bit(base.weight.data, base.weight.quant_state)
         self.scratch[:, self.inputs :] = self.all_up
         return self.scratch
-
-    def product(self, x: Tensor, down: Tensor) -> Tensor:
-        """See `Group`."""
-        return _joined_product(torch.cat((x, down), dim=1), self._dequantised(), self.bias)
-
-    def product_back(self, gradient: Tensor, *, wants_input: bool) -> tuple[Tensor, Tensor | None]:
-        """See `Group`."""
-        return _joined_product_back(gradient, self._dequantised(), self.inputs, wants_input=wants_input)
 
 
 class PackedGroup(Group):
@@ -243,8 +252,8 @@ class PackedGroup(Group):
     Nothing is lost by a separate sum in float32, so that W and sB need not stand together.
     """
 
-    def __init__(self, layers: Sequence[Any]) -> None:
-        super().__init__(layers)
+    def __init__(self, layers: Sequence[Any], switch: Switch) -> None:
+        super().__init__(layers, switch)
         weight = torch.cat([base.weight.data for base in self.bases])
         self.forward_weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.backward_weight = torch.ops.mkldnn._reorder_linear_weight(weight.t().contiguous())
@@ -292,11 +301,11 @@ class _OneProduct(torch.autograd.Function):
         return d_input, None, *d_matrices
 
 
-def _forward(group: Group, place: int, own: Any) -> Any:
-    """A layer's forward: fused where the group is active and the adapter on, else PEFT's `own`."""
+def _forward(group: Group, switch: Switch, place: int, own: Any) -> Any:
+    """A layer's forward: fused where the switch and the adapter are on, else PEFT's `own`."""
 
     def forward(self: Any, x: Tensor, *given: Any, **named: Any) -> Tensor:
-        if not group.active or self.disable_adapters or self.merged or given or named:
+        if not switch.on or self.disable_adapters or self.merged or given or named:
             answer: Tensor = own(x, *given, **named)
             return answer
         return group.answer(place, x)
@@ -313,17 +322,6 @@ def _write_up(group: Group, target: Tensor) -> None:
     """The sB of each layer, in its rows and ranks of `target` [outputs, ranks]."""
     for up, scale, (rows, ranks) in zip(group.up, group.scales, group.spans, strict=True):
         target[rows, ranks] = (up * scale).to(target.dtype)
-
-
-def _joined_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
-
-
-def _joined_product_back(gradient: Tensor, weight: Tensor, inputs: int, *, wants_input: bool) -> tuple[Tensor, Tensor | None]:
-    if not wants_input:
-        return gradient @ weight[:, inputs:], None
-    joined = gradient @ weight
-    return joined[:, inputs:].contiguous(), joined[:, :inputs]
 
 
 def _packed_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

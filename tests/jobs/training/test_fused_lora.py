@@ -231,4 +231,4 @@ def test_the_base_is_the_unmodified_model():
     assert [type(module) for module in model.modules()] == kinds
     assert list(model.state_dict()) == names
     assert base_model(model).config._attn_implementation == "sdpa"
-    assert not any(group.active for group in forward.lora.groups)
+    assert not forward.lora.switch.on
