@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
@@ -95,17 +96,16 @@ class Region(Generic[Arguments, Result]):
             shape = tensor.shape
             key += (tensor.dtype, strides, *[shape[place] for place in model])
             given.append(tensor)
-        library = libraries.get(key) or self._find(key, given, static)
+        library = libraries.get(key) or self._find(state, key, given, static)
         if library is None:
             return self.function(*arguments, **static)
         found: Any = library(given)
         answer: Any = found[0] if len(found) == 1 else tuple(found)
         return answer  # type: ignore[no-any-return]
 
-    def _find(self, key: Any, tensors: list[Tensor], static: Mapping[str, Any]) -> Library | None:
+    def _find(self, state: _State, key: Any, tensors: list[Tensor], static: Mapping[str, Any]) -> Library | None:
         """The library from the folder, at the first call of a geometry; where there is none, that is noted and not asked again."""
-        state = Region.state
-        if state is None or key in state.wanted:
+        if key in state.wanted:
             return None
         geometry = self._geometry(tensors, static)
         path = state.folder / geometry.file_name
@@ -155,6 +155,7 @@ def look_again() -> None:
         Region.state.wanted.clear()
 
 
+@cache
 def _machine() -> str:
     """What a library depends on besides its source: torch, and the processor's instructions."""
     try:
