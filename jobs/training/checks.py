@@ -7,7 +7,8 @@ codes run on); our own head must give the model's own logits (some scale them). 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,17 +45,17 @@ def choose_forward(
     model.eval()
     try:
         plain = Forward(model, dtype, device, packs=False, own_head=False)
-        sample = _sample(rows)
+        sample = _Sample(plain, _beginnings(rows))
         reasons = []
-        packs = batching != "padded" and not (reason := _why_not_packed(plain, sample))
+        packs = batching != "padded" and not (reason := _why_not_packed(sample))
         if batching != "padded" and not packs:
             reasons.append(reason)
-        own_head = engine.label_head and not (reason := _why_not_own_head(plain, sample))
+        own_head = engine.label_head and not (reason := _why_not_own_head(sample))
         if engine.label_head and not own_head:
             reasons.append(reason)
         forward = replace(plain, packs=packs, own_head=own_head)
-        fast = _fastest(forward, sample, engine)
-        if fast != forward and (reason := _why_not_fast(plain, fast, sample)):
+        fast = _fastest(forward, sample.rows[0], engine)
+        if fast != forward and (reason := _why_not_fast(fast, sample)):
             reasons.append(reason)
             fast = forward
     finally:
@@ -62,13 +63,13 @@ def choose_forward(
     return fast, reasons
 
 
-def _fastest(forward: Forward, sample: Sequence[Encoded], engine: EngineSpec) -> Forward:
-    """All that the spec asks for, of what this device has."""
+def _fastest(forward: Forward, row: Encoded, engine: EngineSpec) -> Forward:
+    """All that the spec asks for, of what this device has. `row` is one to try."""
     model, on_cpu = forward.model, forward.device == "cpu"
     if forward.packs:
         forward = replace(forward, grids=engine.segment_attention and on_cpu, shares_prefix=engine.shared_prefix)
     if engine.one_gemm_lora and hasattr(model, "peft_config"):
-        lora = fuse(model, lambda: _hidden(forward, sample[:1]), packed_weights=engine.packed_weights)
+        lora = fuse(model, lambda: _hidden(forward, [row]), packed_weights=engine.packed_weights)
         lora.refresh()
         forward = replace(forward, lora=lora if lora.groups else None)
     if engine.compile and forward.packs and on_cpu:
@@ -77,7 +78,20 @@ def _fastest(forward: Forward, sample: Sequence[Encoded], engine: EngineSpec) ->
     return forward
 
 
-def _sample(rows: Sequence[Encoded]) -> list[Encoded]:
+@dataclass(frozen=True)
+class _Sample:
+    """Rows, and what the plain way gives for each of them alone."""
+
+    plain: Forward
+    rows: Sequence[Encoded]
+
+    @cached_property
+    def alone(self) -> list[Tensor]:
+        """The hidden states [labels, width] of each row."""
+        return [_hidden(self.plain, [row]) for row in self.rows]
+
+
+def _beginnings(rows: Sequence[Encoded]) -> list[Encoded]:
     """The first tokens of some rows, all with one prefix; every token but the first is a label, so that all hidden states are compared."""
     longest = sorted(rows, key=lambda row: len(row.ids))[-_ROWS:]
     prefix = longest[-1].ids[:_PREFIX]
@@ -92,8 +106,16 @@ def _hidden(forward: Forward, rows: Sequence[Encoded]) -> Tensor:
         return forward.hidden(batch).float()
 
 
-def _why_not_packed(plain: Forward, rows: Sequence[Encoded]) -> str:
+@torch.no_grad()
+def _logits(plain: Forward, row: Encoded) -> Tensor:
+    batch = plain.batch([row])
+    with plain.running(batch):
+        return plain.model_logits(batch)
+
+
+def _why_not_packed(sample: _Sample) -> str:
     """Empty where packing is exact."""
+    plain, rows = sample.plain, sample.rows
     packed = Forward(plain.model, plain.dtype, plain.device, packs=True, own_head=False)
     try:
         together = _hidden(packed, rows)
@@ -104,23 +126,22 @@ def _why_not_packed(plain: Forward, rows: Sequence[Encoded]) -> str:
     moved = float((together[first:] - poisoned[first:]).abs().max()) if len(rows) > 1 else 0.0
     if moved > _tolerated_movement(plain, together):
         return f"In this architecture rows laid end to end see each other (hidden states moved by {moved:.1e})."
-    alone = torch.cat([_hidden(plain, [row]) for row in rows])
-    if (apart := _difference(together, alone, plain.dtype)) > _AGREEMENT[plain.dtype]:
+    if (apart := _difference(together, torch.cat(sample.alone), plain.dtype)) > _AGREEMENT[plain.dtype]:
         return f"In this architecture rows laid end to end differ from rows alone (by {apart:.1e} of their size)."
     return ""
 
 
-def _why_not_fast(plain: Forward, fast: Forward, rows: Sequence[Encoded]) -> str:
+def _why_not_fast(fast: Forward, sample: _Sample) -> str:
     """Empty where all fast ways together give what each row gives alone. A prefix that is shared holds no label."""
-    rows = [Encoded(row.ids, np.arange(len(row.ids)) > _PREFIX) for row in rows]
-    alone = torch.cat([_hidden(plain, [row]) for row in rows])
+    rows = [Encoded(row.ids, np.arange(len(row.ids)) > _PREFIX) for row in sample.rows]
     try:
         together = _hidden(fast, rows)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError) as failure:
         return f"The fast ways do not fit this architecture ({type(failure).__name__}: {failure})."
-    if (apart := _difference(together, alone, plain.dtype)) > _AGREEMENT[plain.dtype]:
+    alone, dtype = torch.cat([states[_PREFIX:] for states in sample.alone]), sample.plain.dtype
+    if (apart := _difference(together, alone, dtype)) > _AGREEMENT[dtype]:
         return f"In this architecture the fast ways differ from rows alone (by {apart:.1e} of their size)."
     return ""
 
@@ -139,15 +160,14 @@ def _tolerated_movement(plain: Forward, hidden: Tensor) -> float:
 
 
 @torch.no_grad()
-def _why_not_own_head(plain: Forward, rows: Sequence[Encoded]) -> str:
+def _why_not_own_head(sample: _Sample) -> str:
     """Empty where the plain output layer on the last hidden state gives the model's own logits."""
+    plain = sample.plain
     layer = base_model(plain.model).get_output_embeddings()
     if type(layer) is not nn.Linear:
         return f"The output layer is of a kind of its own ({type(layer).__name__}); all logits are computed."
-    batch = plain.batch(rows)
-    with plain.running(batch):
-        wanted = plain.model_logits(batch)
-        own = head_of(plain.model).logits(plain.hidden(batch), plain.dtype)
+    own = head_of(plain.model).logits(torch.cat(sample.alone), plain.dtype)
+    wanted = torch.cat([_logits(plain, row) for row in sample.rows])
     if (apart := _difference(own, wanted, plain.dtype)) > _AGREEMENT[plain.dtype] / 10:
         return f"This model changes its logits after the output layer (by {apart:.1e} of their size); all logits are computed."
     return ""
