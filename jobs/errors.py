@@ -174,6 +174,10 @@ CATALOGUE: dict[str, ErrorText] = {
     "method_unknown": ErrorText("There is no method '{method}'.", "Known methods: {known}."),
     "method_setting": ErrorText("Method {method}: setting '{setting}' {reason}.", "Give a value that is allowed."),
     "device_cannot": ErrorText("{what} cannot run on this device: {reason}.", "{instead}"),
+    "task_cannot": ErrorText(
+        "{method} does not train for the task {task}; it trains for: {known}.", "Choose another method, or another task for the run."
+    ),
+    "method_cannot": ErrorText("{method} cannot train this model: {reason}.", "{instead}"),
     "resume_mismatch": ErrorText(
         "The checkpoint {path} belongs to another run: its {what} differs.", "Resume with the spec and the data that it was made with."
     ),

@@ -18,6 +18,7 @@ The data of each kind (all sizes in bytes, all times in seconds):
   (a fully trained model in the narrower dtype of its download); what was not measured is null
 - `sample`: `step model index prompt answer expected correct`
 - `log`: `level message`
+- `method`: `step name` and what a method shows of its inside, such as the scores of block-sparse adapters
 - `checkpoint`: `step path bytes seconds best`; `path` is relative to the run's output folder
 - `artifact`: `name kind path bytes sha256 files details`; `kind` is `adapter`, `merged`, `model`; `files` lists what the zip holds
   (`name bytes sha256 offset`, the offset of the stored bytes within the zip), `details` the facts of the exported weights:
@@ -40,7 +41,7 @@ from typing import IO, Any, Literal, get_args
 VERSION = 1
 FSYNC_SECONDS = 1.0
 
-Kind = Literal["phase", "plan", "step", "eval", "sample", "log", "checkpoint", "artifact", "warning", "finished"]
+Kind = Literal["phase", "plan", "step", "eval", "sample", "log", "method", "checkpoint", "artifact", "warning", "finished"]
 KINDS: tuple[str, ...] = get_args(Kind)
 PHASES = ("downloading", "loading", "tokenizing", "training", "evaluating", "merging", "saving")
 

@@ -40,7 +40,7 @@ def leave_out_bitsandbytes(spec: RunSpec, method: Method) -> bool:
 
     `None` in `sys.modules` is Python's own way to say so: libraries that look for it do without, and an import fails with its name.
     """
-    wanted = method.capabilities.base_bits < 16 or any(word in spec.training.optimiser for word in ("8bit", "paged"))
+    wanted = min(method.capabilities.bases) < 16 or any(word in spec.training.optimiser for word in ("8bit", "paged"))
     if wanted or "bitsandbytes" in sys.modules:
         return False
     sys.modules["bitsandbytes"] = None  # type: ignore[assignment]

@@ -22,7 +22,9 @@ from jobs.export.context import ExportContext
 from jobs.export.export import export_run
 from jobs.held_out import HeldOut
 from jobs.methods.entry import Method, SettingValue
+from jobs.methods.hooks import Hooks
 from jobs.methods.registry import get_method
+from jobs.methods.setup import Setup
 from jobs.models.device import probe
 from jobs.models.loading import DTYPES, load_model, load_tokenizer
 from jobs.spec import RunSpec
@@ -30,6 +32,7 @@ from jobs.training import checkpoint
 from jobs.training.checks import choose_forward
 from jobs.training.libraries import Libraries, default_folder
 from jobs.training.loop import Trainer
+from jobs.training.order import Order
 from jobs.training.rowsets import EncodedSets, RowSets, tokenise_rows
 
 # Rows whose loss is measured while training: enough for a smooth curve, few enough not to hold up the training.
@@ -55,6 +58,7 @@ class Session:
         """Looks at the device, and refuses by `UserError` what it or the method cannot do."""
         method, device = get_method(spec.method.id), probe()
         settings = method.resolve(dict(spec.method.settings))
+        method.check_task(spec.task)
         method.check_device(device)
         return cls(spec, method, settings, device, choose_precision(spec.training.precision, device), out, emit, stop)
 
@@ -87,7 +91,8 @@ def execute(
     rows, tokenizer = _tokenise(session, cache)
     model = _load(session)
     encoded = rows.encoded(spec.training, _length_limit(model))
-    trainer = _prepare(session, apply_method(session.method, model, session.settings, seed=spec.seed), encoded)
+    setup = _setup(session, encoded, tokenizer)
+    trainer = _prepare(session, apply_method(session.method, model, session.settings, setup), setup, encoded)
     start = _restore(trainer, resume)
     emit("plan", **_plan(session, trainer, encoded, start))
     _tell_of_rows(session, encoded)
@@ -118,13 +123,12 @@ def _tokenise(session: Session, cache: TokenCache) -> tuple[RowSets, Any]:
 
 def _load(session: Session) -> Any:
     """The base model."""
-    capabilities = session.method.capabilities
     report = session.phase("loading", None, "tensors")
     model = load_model(
         Path(session.spec.model.path),
         precision=session.precision,
-        trains_base=not capabilities.adapter,
-        bits=capabilities.base_bits,
+        trains_base=not session.method.capabilities.adapter,
+        bits=session.method.base_bits(session.settings),
         device=session.torch_device,
     )
     report(sum(1 for _ in model.parameters()))
@@ -136,13 +140,38 @@ def _length_limit(model: Any) -> int:
     return getattr(model.config, "max_position_embeddings", None) or LENGTH_CAP
 
 
-def apply_method(method: Method, model: Any, settings: dict[str, SettingValue], *, seed: int) -> Any:
-    """The model as the method makes it trainable."""
-    module, name = method.application.split(":")
-    return getattr(importlib.import_module(module), name)(model, settings, seed=seed)
+def _setup(session: Session, encoded: EncodedSets, tokenizer: Any) -> Setup:
+    """What the method is told of the run."""
+    spec, rows = session.spec, encoded.train.rows
+    order = Order(len(rows), spec.training.micro_batch, spec.training.gradient_accumulation, spec.seed)
+    return Setup(
+        seed=spec.seed,
+        task=spec.task,
+        total_steps=order.total_steps(spec.training.epochs, spec.training.max_steps),
+        rows=rows,
+        tokenizer=tokenizer,
+        adapters=tuple(Path(adapter) for adapter in spec.method.adapters),
+    )
 
 
-def _prepare(session: Session, model: Any, encoded: EncodedSets) -> Trainer:
+def apply_method(method: Method, model: Any, settings: dict[str, SettingValue], setup: Setup) -> Any:
+    """The model as the method makes it trainable. Raises `UserError("method_cannot")` where the method does not fit the model."""
+    return _load_name(method.application)(model, settings, setup)
+
+
+def make_hooks(method: Method, model: Any, settings: dict[str, SettingValue], setup: Setup) -> Hooks:
+    """What the method does between the steps; `model` is what `apply_method` gave."""
+    made: Hooks = (_load_name(method.hooks) if method.hooks else Hooks)(model, settings, setup)
+    return made
+
+
+def _load_name(name: str) -> Any:
+    """What an import string of the catalogue names."""
+    module, attribute = name.split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _prepare(session: Session, model: Any, setup: Setup, encoded: EncodedSets) -> Trainer:
     """The trainer, and a warning for each reason not to take the fast path."""
     spec = session.spec
     compiles = spec.engine.compile and session.torch_device == "cpu"
@@ -171,6 +200,7 @@ def _prepare(session: Session, model: Any, encoded: EncodedSets) -> Trainer:
         engine=spec.engine,
         rate_of=partial(session.method.rate_factor, session.settings),
         libraries=libraries,
+        hooks=make_hooks(session.method, model, session.settings, setup),
     )
 
 
@@ -286,6 +316,7 @@ def _export(session: Session, trainer: Trainer, held_out: HeldOut) -> None:
             spec=spec,
             method=session.method,
             settings=session.settings,
+            hooks=trainer.hooks,
             base_folder=Path(spec.model.path),
             out=session.out,
             results={name: data for name, data in trainer.progress.results.items() if name != "probe"},

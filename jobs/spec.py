@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -17,6 +17,8 @@ from jobs.errors import UserError
 VERSION = 1
 
 Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "classification", "text"]
+Task = Literal["causal_lm", "sequence_classification", "regression", "question_answering", "multiple_choice", "seq2seq_lm"]
+TASKS: tuple[Task, ...] = get_args(Task)
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Batching = Literal["auto", "packed", "padded"]
 Optimiser = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor"]
@@ -78,12 +80,16 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method of the catalogue by id, with those of its settings that differ from the defaults."""
+    """A method of the catalogue by id, with those of its settings that differ from the defaults.
+
+    `adapters` are the folders of finished adapters that it builds on, as AdapterFusion and X-LoRA do.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     id: str = "lora"
     settings: dict[str, bool | int | float | str] = field(default_factory=dict)
+    adapters: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -178,12 +184,13 @@ class ExportSpec:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run, whole."""
+    """One run, whole. `task` is what the model is trained for: to write on (`causal_lm`), or one of the others of `TASKS`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     model: ModelSpec
     data: DataSpec
+    task: Task = "causal_lm"
     method: MethodSpec = field(default_factory=MethodSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
@@ -237,7 +244,8 @@ def load_spec(path: Path) -> RunSpec:
         return None if name is None else str(base / name)
 
     data = replace(spec.data, train=str(base / spec.data.train), validation=absolute(spec.data.validation), test=absolute(spec.data.test))
-    return replace(spec, model=replace(spec.model, path=str(base / spec.model.path)), data=data)
+    method = replace(spec.method, adapters=[str(base / adapter) for adapter in spec.method.adapters])
+    return replace(spec, model=replace(spec.model, path=str(base / spec.model.path)), data=data, method=method)
 
 
 def _user_error(failure: ValidationError) -> UserError:

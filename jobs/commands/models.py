@@ -16,7 +16,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, and in which numbers."""
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the model's folder")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="an adapter upon it, as peft saves it")
-    parser.add_argument("--bits", type=int, choices=(16, 4), default=16, help="4: the base in NF4, as QLoRA has it (%(default)s)")
+    parser.add_argument(
+        "--bits", type=int, choices=(16, 8, 4), default=16, help="4: the base in NF4, as QLoRA has it; 8: in LLM.int8 (%(default)s)"
+    )
     parser.add_argument(
         "--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the arithmetic (%(default)s)"
     )

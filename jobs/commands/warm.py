@@ -53,6 +53,7 @@ def _step(folder: Path) -> None:
     from jobs.data.tokens import Encoded
     from jobs.device import choose_precision
     from jobs.methods.registry import get_method
+    from jobs.methods.setup import Setup
     from jobs.models.loading import DTYPES, load_model
     from jobs.run import apply_method
     from jobs.training.checks import choose_forward
@@ -61,7 +62,7 @@ def _step(folder: Path) -> None:
     torch.set_num_threads(device["threads"])
     precision = choose_precision("auto", device)
     method = get_method("lora")
-    model: Any = apply_method(method, load_model(folder, precision=precision, trains_base=False), method.resolve({}), seed=0)
+    model: Any = apply_method(method, load_model(folder, precision=precision, trains_base=False), method.resolve({}), Setup(seed=0))
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = np.random.default_rng(0).integers(0, vocabulary, size=(len(_LENGTHS), max(_LENGTHS)), dtype=np.int32)
     rows = [Encoded(row[:length], np.arange(length) > 9) for row, length in zip(ids, _LENGTHS, strict=True)]

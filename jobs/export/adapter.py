@@ -19,8 +19,7 @@ def save_adapter(context: ExportContext, folder: Path, card: str) -> None:
     an adapter answers as measured only behind the template it was trained with.
     """
     folder.mkdir(parents=True)
-    # peft would look the base model's vocabulary up by its path or at the hub to decide whether embeddings were resized; ours never are.
-    context.model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    context.hooks.save(folder)
     file = folder / CONFIG
     config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = context.spec.model.name or None

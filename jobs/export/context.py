@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jobs.methods.entry import Method, SettingValue
+from jobs.methods.hooks import Hooks
 from jobs.spec import RunSpec
 
 
@@ -23,6 +24,7 @@ class ExportContext:
     """A trained model and what is known of it.
 
     - `model`: the trained model in memory: a `PeftModel`, or a plain model after full fine-tuning.
+    - `hooks`: those of the method, which know how its adapter is written.
     - `out`: the attempt's folder; artifacts go to `out / "artifacts"`.
     - `results`: the data of the last `eval` events on the held-out rows, by model: `base` and `tuned`.
     - `probe`: the same of the general probe.
@@ -38,6 +40,7 @@ class ExportContext:
     spec: RunSpec
     method: Method
     settings: Mapping[str, SettingValue]
+    hooks: Hooks
     base_folder: Path
     out: Path
     results: Mapping[str, Mapping[str, Any]]
@@ -47,3 +50,8 @@ class ExportContext:
     emit: Emit
     reevaluate: Callable[[Any, str], Mapping[str, Any]]
     probe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def base_bits(self) -> int:
+        """The bits of the base's weights while it was trained upon."""
+        return self.method.base_bits(self.settings)

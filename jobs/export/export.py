@@ -74,7 +74,7 @@ def _merges(context: ExportContext) -> list[str]:
     asked = context.spec.export.merge
     if asked == "none" or not context.method.capabilities.merges:
         return []
-    if context.method.capabilities.base_bits == 16:
+    if context.base_bits == 16:
         return ["original"]
     return ["original", "dequantised"] if asked == "both" else [asked]
 
@@ -89,7 +89,7 @@ def _export_merged(context: ExportContext, scratch: Path, adapter: Path, trained
         )  # fmt: skip
     except ValueError as failure:
         raise GraftError("merge_refused", reason=failure) from failure
-    quantised = context.method.capabilities.base_bits < 16
+    quantised = context.base_bits < 16
     faithful = into == "dequantised" or not quantised
     stored = list(floating_dtypes(read_checkpoint(folder)))
     model = _read_back(context, folder, stored)

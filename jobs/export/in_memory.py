@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.export.adapter_file import WEIGHTS
 from jobs.export.dequantised import Dequantised
+from jobs.methods.registry import know_tuners
 
 if TYPE_CHECKING:
     from jobs.spec import StoredDtype
@@ -58,6 +59,7 @@ def _merge(model: Any, adapter: Path) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
 
+    know_tuners()
     try:
         tuned = PeftModel.from_pretrained(model, adapter)
     except (RuntimeError, KeyError) as failure:

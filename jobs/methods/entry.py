@@ -9,9 +9,14 @@ from typing import Any, Literal
 
 from jobs.device import Device
 from jobs.errors import UserError
+from jobs.spec import TASKS, Task
 
 SettingValue = bool | int | float | str
 SettingType = Literal["int", "float", "bool", "choice", "text"]
+Bits = Literal[4, 8, 16]
+Need = Literal["biases", "decoder"]
+
+BASE_BITS = "base_bits"
 
 
 @dataclass(frozen=True)
@@ -50,20 +55,39 @@ class Setting:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a method can do: bits of the base's weights, devices, whether its result merges into the base."""
+    """What a method can do.
 
-    base_bits: Literal[4, 8, 16] = 16
+    - `tasks` that it trains for.
+    - `bases`: the bits that the base's weights may have (16 stands for 16 and 32), its usual one first.
+    - `devices` that it runs on.
+    - `merges`: its result can be added into the base's weights.
+    - `adapter`: it leaves an adapter; false where the base itself is trained.
+    - `combines`: several of its adapters on one base can be combined into one.
+    - `needs` of the architecture: `biases`, `decoder` (a causal model).
+    - `adapters`: how many finished adapters it builds on, at least.
+    """
+
+    tasks: tuple[Task, ...] = TASKS
+    bases: tuple[Bits, ...] = (16,)
     devices: tuple[str, ...] = ("cpu", "cuda")
     merges: bool = True
     adapter: bool = True
-    tasks: tuple[str, ...] = ("chat", "completion", "text")
+    combines: bool = False
+    needs: tuple[Need, ...] = ()
+    adapters: int = 0
 
 
 @dataclass(frozen=True)
 class Method:
-    """One entry. `application` is the import string (`package.module:function`) of the torch half,
-    `apply(model, settings, *, seed) -> model`, loaded on first use. `rates` is that of `rate_factor(settings, weight) -> float`, free of
-    torch: the learning rate of a trained weight, by its name, as a multiple of the run's; empty where it is the same for all.
+    """One entry of the catalogue.
+
+    Import strings (`package.module:name`) name what is loaded on first use:
+
+    - `application`: the torch half, `apply(model, settings, setup) -> model` (`jobs.methods.setup.Setup`).
+    - `hooks`: the class of `jobs.methods.hooks` that acts between the steps; none where empty.
+    - `tuner`: a module that makes PEFT know the method, where it is one of ours.
+    - `rates`: free of torch, `rate_factor(settings, weight) -> float`: the learning rate of a trained weight, by its name, as a multiple of
+      the run's; empty where it is the same for all.
     """
 
     id: str
@@ -75,7 +99,14 @@ class Method:
     learning_rate: float
     settings: tuple[Setting, ...] = ()
     rates: str = ""
+    hooks: str = ""
+    tuner: str = ""
     capabilities: Capabilities = field(default_factory=Capabilities)
+
+    def base_bits(self, settings: Mapping[str, SettingValue]) -> Bits:
+        """The bits of the base's weights under resolved `settings`."""
+        chosen = int(settings.get(BASE_BITS, self.capabilities.bases[0]))
+        return next(bits for bits in self.capabilities.bases if bits == chosen)
 
     def resolve(self, given: dict[str, Any]) -> dict[str, SettingValue]:
         """Every setting, defaults filled in. Raises `UserError` for an unknown name or a value out of range."""
@@ -97,6 +128,12 @@ class Method:
             return 1.0
         module, name = self.rates.split(":")
         return float(getattr(import_module(module), name)(settings, weight))
+
+    def check_task(self, task: Task) -> None:
+        """Raises `UserError("task_cannot")` where this method does not train for such a task."""
+        if task not in self.capabilities.tasks:
+            known = ", ".join(self.capabilities.tasks)
+            raise UserError("task_cannot", method=self.name, task=task, known=known, where={"field": "method.id"})
 
     def check_device(self, device: Device) -> None:
         """Raises `UserError("device_cannot")` where this method does not run on such a device."""

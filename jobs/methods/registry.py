@@ -26,3 +26,10 @@ def get_method(method_id: str) -> Method:
 def all_methods() -> list[Method]:
     """Every entry, in the order of the list."""
     return [get_method(method_id) for method_id in METHODS]
+
+
+def know_tuners() -> None:
+    """Makes PEFT know the methods of ours, so that an adapter of any of them loads. Imports torch."""
+    for method in all_methods():
+        if method.tuner:
+            import_module(method.tuner)

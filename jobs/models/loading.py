@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from jobs.errors import UserError
-from jobs.models.quantisation import keep_gradients_after_evaluation, nf4
+from jobs.models.quantisation import keep_gradients_after_evaluation, quantisation
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -24,14 +24,14 @@ def load_model(folder: Path, *, precision: str, trains_base: bool, bits: int = 1
     """The base model, in evaluation mode, on `device`.
 
     Weights that are trained are float32 whatever the precision (16-bit arithmetic comes from autocast, so that small updates are not
-    rounded away); frozen ones are held in the precision itself, or in NF4 where `bits` is 4. Raises `UserError("model_unusable")`.
+    rounded away); frozen ones are held in the precision itself, or quantised where `bits` is 8 or 4. Raises `UserError("model_unusable")`.
     """
     from transformers import AutoModelForCausalLM
 
     attention = _attention(folder)
     dtype = torch.float32 if trains_base else DTYPES[precision]
-    options: dict[str, Any] = {"quantization_config": nf4(DTYPES[precision])} if bits == 4 else {}
-    if bits == 4 or device != "cpu":
+    options: dict[str, Any] = {"quantization_config": quantisation(bits, DTYPES[precision])} if bits < 16 else {}
+    if bits < 16 or device != "cpu":
         options["device_map"] = {"": device}
     try:
         model = AutoModelForCausalLM.from_pretrained(

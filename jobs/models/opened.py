@@ -13,6 +13,7 @@ import torch
 
 from jobs.device import choose_precision
 from jobs.errors import UserError
+from jobs.methods.registry import know_tuners
 from jobs.models.device import probe
 from jobs.models.loading import DTYPES, load_model, load_tokenizer
 
@@ -73,6 +74,7 @@ def _require_adapter(folder: Path) -> None:
 def _with_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
+    know_tuners()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that will go

@@ -1,4 +1,6 @@
-"""4-bit bases: NF4 with double quantisation (Dettmers et al. 2023, arXiv:2305.14314) by bitsandbytes."""
+"""Quantised bases by bitsandbytes: NF4 with double quantisation (Dettmers et al. 2023, arXiv:2305.14314), and LLM.int8 (Dettmers et al.
+2022, arXiv:2208.07339).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
+
+
+def quantisation(bits: int, compute: torch.dtype) -> Any:
+    """The transformers quantisation config of a base of 4 or 8 bits; heads stay as they are stored."""
+    from transformers import BitsAndBytesConfig
+
+    return nf4(compute) if bits == 4 else BitsAndBytesConfig(load_in_8bit=True)
 
 
 def nf4(compute: torch.dtype) -> Any:

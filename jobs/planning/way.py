@@ -91,7 +91,7 @@ def choose_way(spec: RunSpec, device: Device, shape: ModelShape) -> Way:
         method=method.id,
         precision=choose_precision(spec.training.precision, device),
         trains_base=not method.capabilities.adapter,
-        base_bits=method.capabilities.base_bits,
+        base_bits=method.base_bits(settings),
         rank=rank,
         dropout=float(settings.get("dropout", 0.0)),
         targets=_targets(shape, str(settings.get("targets", "all-linear"))) if rank else (),

@@ -42,8 +42,17 @@ class Saved:
     best: bool
 
 
-def save(folder: Path, step: int, *, weights: Tensors, optimiser: Tensors, state: Mapping[str, Any], best: bool = False) -> Saved:
-    """Writes `folder/step-<8 digits>` and returns it; a checkpoint of the same step is replaced.
+def save(
+    folder: Path,
+    step: int,
+    *,
+    weights: Tensors,
+    optimiser: Tensors,
+    state: Mapping[str, Any],
+    method: Tensors | None = None,
+    best: bool = False,
+) -> Saved:
+    """Writes `folder/step-<8 digits>` and returns it; a checkpoint of the same step is replaced. `method` is what its hooks keep.
 
     Raises `GraftError("disk_full")`, with nothing left behind.
     """
@@ -54,6 +63,7 @@ def save(folder: Path, step: int, *, weights: Tensors, optimiser: Tensors, state
         temporary.mkdir()
         save_file(dict(weights), temporary / "weights.safetensors")
         save_file(dict(optimiser), temporary / "optimiser.safetensors")
+        save_file(dict(method or {}), temporary / "method.safetensors")
         (temporary / "state.json").write_text(json.dumps({**state, "step": step, "best": best}, allow_nan=False), encoding="utf-8")
         files = {path.name: _seal(path) for path in sorted(temporary.iterdir())}
         (temporary / MANIFEST).write_text(json.dumps({"version": 1, "files": files}), encoding="utf-8")
@@ -118,14 +128,20 @@ def read_state(path: Path) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(weights, optimiser state), on the CPU."""
-    return read_weights(path), load_file(path / "optimiser.safetensors")
-
-
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The weights alone, on the CPU."""
+    """The trained weights by name, on the CPU."""
     return load_file(path / "weights.safetensors")
+
+
+def read_moments(path: Path) -> dict[str, Tensor]:
+    """The optimiser's state, on the CPU."""
+    return load_file(path / "optimiser.safetensors")
+
+
+def read_method(path: Path) -> dict[str, Tensor]:
+    """What the method's hooks keep, on the CPU; nothing in a checkpoint of the days before there were any."""
+    file = path / "method.safetensors"
+    return load_file(file) if file.is_file() else {}
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -62,6 +62,13 @@ class FlatAdamW(Optimiser):
         """Sets the gradients to zero where they are: backward adds to the views."""
         self._gradient.zero_()
 
+    def reset(self, name: str, index: Tensor) -> None:
+        """Forgets the moments of some entries of a weight, by their places in it laid flat, int64 [entries]."""
+        vector, place = self._places[name]
+        for value in self.inner.state.get(vector, {}).values():
+            if value.ndim:
+                value[place][index] = 0
+
     def tensors(self) -> dict[str, Tensor]:
         """The state by `<weight>/<key>`; empty before the first update."""
         found: dict[str, Tensor] = {}

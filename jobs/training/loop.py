@@ -15,6 +15,7 @@ import torch
 
 from jobs.data.encoding import Encoded
 from jobs.errors import GraftError
+from jobs.methods.hooks import Hooks
 from jobs.models.device import memory
 from jobs.spec import EngineSpec, TrainingSpec, require_validation
 from jobs.training import checkpoint
@@ -63,8 +64,9 @@ class Work:
 class Trainer:
     """A run's training. `fingerprint` tells whether a checkpoint belongs to it; `stop` says that somebody wants it to end.
 
-    `validation` rows may be none. `rate_of` gives the learning rate of a weight, by its name, as a multiple of the run's. `parameters` are
-    the trained weights by name, in float32; after `run` they are those of step `kept_step`. Raises `UserError("validation_needed")`.
+    `validation` rows may be none. `hooks` is what the method does between the steps. `rate_of` gives the learning rate of a weight, by its
+    name, as a multiple of the run's. `parameters` are the trained weights by name, in float32; after `run` they are those of step
+    `kept_step`. Raises `UserError("validation_needed")`.
     """
 
     forward: Forward
@@ -80,6 +82,7 @@ class Trainer:
     engine: EngineSpec = field(default_factory=EngineSpec)
     rate_of: Callable[[str], float] = lambda _name: 1.0
     libraries: Libraries = field(default_factory=lambda: Libraries(None, exact=True))
+    hooks: Hooks = field(default_factory=Hooks)
 
     def __post_init__(self) -> None:
         spec, device = self.spec, self.forward.device.split(":")[0]
@@ -167,6 +170,8 @@ class Trainer:
                 loss = self.forward.loss_sum(batch) / work.labels
                 torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()
+        if (penalty := self.hooks.penalty()) is not None:
+            torch.autograd.backward(self.scaler.scale(penalty))
         return float(total), sum(batch.tokens for batch in work.batches)
 
     def _update(self, loss: float, norm: float) -> float:
@@ -177,6 +182,7 @@ class Trainer:
         )
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimiser.step(rate)
+            self.hooks.after_update(progress.step + 1, self.optimiser.reset)
             self.forward.refresh()
             progress.nonfinite = 0
         elif math.isfinite(loss) and self.scaler.is_enabled() and self.scaler.get_scale() > 1.0:
@@ -243,6 +249,8 @@ class Trainer:
         if not self.validation or (progress.step % self.evaluate_every and progress.step != self.total_steps):
             return False
         loss = self.validate("tuned")
+        if seen := self.hooks.observe():
+            self.emit("method", step=progress.step, **seen)
         if math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss):
             progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
             return True
@@ -283,7 +291,7 @@ class Trainer:
                     f"The weights of step {progress.step} are kept in its place.",
                 )
                 return
-            self._load(checkpoint.read_weights(path))
+            self._load(path)
             self.kept_step = progress.best_step
         self._tell(f"The weights of step {progress.best_step} are kept: their validation loss, {progress.best_loss:.4f}, was the lowest.")
 
@@ -300,6 +308,7 @@ class Trainer:
             self.progress.step,
             weights={name: parameter.detach().contiguous() for name, parameter in self.parameters.items()},
             optimiser=self.optimiser.tensors(),
+            method=self.hooks.state(),
             state={
                 **asdict(self.progress),
                 "scaler": self.scaler.state_dict(),
@@ -321,9 +330,8 @@ class Trainer:
         """
         state = checkpoint.read_state(path)
         checkpoint.require_same_run(path, state, self.fingerprint)
-        weights, moments = checkpoint.read_tensors(path)
-        self._load(weights)
-        self.optimiser.restore(moments)
+        self._load(path)
+        self.optimiser.restore(checkpoint.read_moments(path))
         self.scaler.load_state_dict(state["scaler"])
         self.libraries.go_on(compiled=state["compiled"])
         self.progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
@@ -331,9 +339,12 @@ class Trainer:
         self._folders = [self.out, *folders]
 
     @torch.no_grad()
-    def _load(self, weights: checkpoint.Tensors) -> None:
+    def _load(self, path: Path) -> None:
+        """Takes the weights of a checkpoint, and what the method keeps beside them."""
+        weights = checkpoint.read_weights(path)
         for name, parameter in self.parameters.items():
             parameter.copy_(weights[name])
+        self.hooks.restore(checkpoint.read_method(path))
         self.forward.refresh()
 
 

@@ -82,6 +82,12 @@ class Optimiser:
             group["lr"] = rate * group["rate_factor"]
         self.inner.step()
 
+    def reset(self, name: str, index: Tensor) -> None:
+        """Forgets the moments of some entries of a weight, by their places in it laid flat, int64 [entries]."""
+        for value in self.inner.state.get(self.parameters[name], {}).values():
+            if isinstance(value, Tensor) and value.shape == self.parameters[name].shape:
+                value.view(-1)[index] = 0
+
     def forget_gradients(self) -> None:
         """Makes ready for the next backward."""
         self.inner.zero_grad(set_to_none=True)

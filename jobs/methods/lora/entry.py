@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from jobs.methods.entry import Capabilities, Method, Setting, SettingValue
+from jobs.methods.settings import TARGETS
 
 SETTINGS = (
     Setting(
@@ -10,14 +11,7 @@ SETTINGS = (
     ),
     Setting("alpha", "Alpha", "float", 32, "The update is scaled by alpha / rank. Twice the rank is a common choice.", 0.001, 4096),
     Setting("dropout", "Dropout", "float", 0.0, "Share of the adapter's inputs dropped while training. 0.05 helps on few rows.", 0, 0.9),
-    Setting(
-        "targets",
-        "Target modules",
-        "choice",
-        "all-linear",
-        "Which layers get an adapter. All linear layers learn best; attention only is smaller.",
-        choices=("all-linear", "attention"),
-    ),
+    TARGETS,
     Setting(
         "b_rate_ratio",
         "B learns faster by",
@@ -50,6 +44,7 @@ LORA = Method(
     learning_rate=2e-4,
     settings=SETTINGS,
     rates="jobs.methods.lora.entry:rate_factor",
+    capabilities=Capabilities(combines=True),
 )
 
 QLORA = Method(
@@ -65,5 +60,5 @@ QLORA = Method(
     learning_rate=2e-4,
     settings=SETTINGS,
     rates="jobs.methods.lora.entry:rate_factor",
-    capabilities=Capabilities(base_bits=4),
+    capabilities=Capabilities(bases=(4,), combines=True),
 )

@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from jobs.export.context import ExportContext
 from jobs.export.export import export_run
 from jobs.export.parity import compare, logits_of, reference
+from jobs.methods.hooks import Hooks
 from jobs.methods.registry import get_method
+from jobs.methods.setup import Setup
 from jobs.models.loading import load_model
 from jobs.spec import DataSpec, ExportSpec, MethodSpec, ModelSpec, RunSpec
 from tests.tiny import make_tiny_model, tiny_config, tiny_tokenizer
@@ -79,13 +81,11 @@ def tuned_context(tmp_path, method_id, *, merge="original", stored="base", preci
     method = get_method(method_id)
     settings = method.resolve({"rank": 4} if method.capabilities.adapter else {})
     full = method_id == "full"
-    model = load_model(
-        base, precision=precision, trains_base=full, bits=method.capabilities.base_bits if method.capabilities.base_bits == 4 else 16
-    )
+    model = load_model(base, precision=precision, trains_base=full, bits=method.base_bits(settings))
     if not full:
         from jobs.methods.lora.apply import apply
 
-        model = apply(model, settings, seed=0)
+        model = apply(model, settings, Setup(seed=0))
     torch.manual_seed(2)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -93,7 +93,8 @@ def tuned_context(tmp_path, method_id, *, merge="original", stored="base", preci
                 parameter.add_(torch.randn_like(parameter) * scale)
     recorder = Recorder()
     context = ExportContext(
-        model=model, tokenizer=tiny_tokenizer(), method=method, settings=settings, base_folder=base, out=tmp_path / "out",
+        model=model, tokenizer=tiny_tokenizer(), method=method, settings=settings, hooks=Hooks(model),
+        base_folder=base, out=tmp_path / "out",
         spec=RunSpec(
             model=ModelSpec(path=str(base), name="acme/Tiny-1", revision="a" * 40, licence="Apache-2.0"),
             data=DataSpec(train="train.jsonl"),

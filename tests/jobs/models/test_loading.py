@@ -10,6 +10,7 @@ from transformers import Gemma2Config
 
 from jobs.errors import UserError
 from jobs.methods.lora.apply import apply
+from jobs.methods.setup import Setup
 from jobs.models.loading import load_model, load_tokenizer
 from tests.tiny import CHATML, VOCABULARY, make_tiny_model, tiny_config
 
@@ -79,7 +80,7 @@ def test_a_4_bit_base_keeps_its_gradients_after_an_evaluation(folder):
     ids = torch.randint(VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(0))
 
     def gradients(*, evaluation: bool) -> torch.Tensor:
-        model = apply(load_model(folder, precision="bfloat16", trains_base=False, bits=4), LORA, seed=0)
+        model = apply(load_model(folder, precision="bfloat16", trains_base=False, bits=4), LORA, Setup(seed=0))
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():  # B is zero at first, and with it the gradient of A
             for name, parameter in model.named_parameters():
@@ -104,7 +105,7 @@ def test_lora_is_the_base_at_first_and_its_draw_hangs_on_the_seed(folder):
         expected = load_model(folder, precision="float32", trains_base=False)(input_ids=ids).logits
         drawn = []
         for seed in (0, 0, 1):
-            model = apply(load_model(folder, precision="float32", trains_base=False), LORA, seed=seed)
+            model = apply(load_model(folder, precision="float32", trains_base=False), LORA, Setup(seed=seed))
             assert torch.equal(model.eval()(input_ids=ids).logits, expected)
             trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
             assert {parameter.dtype for parameter in trained.values()} == {torch.float32}
@@ -114,6 +115,6 @@ def test_lora_is_the_base_at_first_and_its_draw_hangs_on_the_seed(folder):
 
 
 def test_attention_only_reaches_attention_alone(folder):
-    model = apply(load_model(folder, precision="float32", trains_base=False), {**LORA, "targets": "attention"}, seed=0)
+    model = apply(load_model(folder, precision="float32", trains_base=False), {**LORA, "targets": "attention"}, Setup(seed=0))
     names = {name.split(".lora_")[0].rsplit(".", 1)[1] for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj"}

@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, GPTNeoX
 
 from jobs.device import Device
 from jobs.methods.lora.apply import apply
+from jobs.methods.setup import Setup
 from jobs.planning.shape import read_shape
 from jobs.planning.way import choose_way
 from jobs.planning.weights import adapter_parameters, nf4_bytes
@@ -57,7 +58,7 @@ def test_an_adapter_on_attention_alone_is_counted_as_it_is_made(name, tmp_path):
     folder = make_tiny_model(tmp_path / "m", config=CONFIGS[name])
     settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": "attention"}
     planned = adapter_parameters(choose_way(lora_spec(folder, rank=4, targets="attention"), CPU, read_shape(folder)))
-    adapted = apply(AutoModelForCausalLM.from_pretrained(folder), settings, seed=0)
+    adapted = apply(AutoModelForCausalLM.from_pretrained(folder), settings, Setup(seed=0))
     assert planned == sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad) > 0
 
 

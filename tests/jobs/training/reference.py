@@ -29,6 +29,7 @@ from transformers import (
 
 from jobs.data.encoding import Encoded
 from jobs.methods.registry import get_method
+from jobs.methods.setup import Setup
 from jobs.spec import TrainingSpec
 from jobs.training import schedule
 from jobs.training.checks import choose_forward
@@ -106,7 +107,7 @@ def make_model(name: str, method: str = "full", **settings: Any) -> Any:
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     module, function = get_method(method).application.split(":")
     apply = getattr(__import__(module, fromlist=[function]), function)
-    return apply(model, {**LORA, **settings}, seed=0)
+    return apply(model, {**LORA, **settings}, Setup(seed=0))
 
 
 def make_trainer(

@@ -1,0 +1,26 @@
+"""Settings that several methods share (torch-free): the same words for the same thing in every form."""
+
+from __future__ import annotations
+
+from jobs.methods.entry import BASE_BITS, Bits, Setting
+
+TARGETS = Setting(
+    "targets",
+    "Target modules",
+    "choice",
+    "all-linear",
+    "Which layers get an adapter. All linear layers learn best; attention only is smaller.",
+    choices=("all-linear", "attention"),
+)
+
+
+def base_bits(*bits: Bits) -> Setting:
+    """Chooses the bits of the frozen base's weights, for a method whose capabilities name several; the first is the default."""
+    return Setting(
+        BASE_BITS,
+        "Bits of the base",
+        "choice",
+        str(bits[0]),
+        "How the frozen weights are held: 16 as they are, 8 by LLM.int8, 4 by NF4 with double quantisation. Fewer bits, less memory.",
+        choices=tuple(str(each) for each in bits),
+    )

@@ -1,0 +1,56 @@
+"""Which layers of a model a method adapts, found in the model itself and not in a table of names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from jobs.errors import UserError
+from jobs.methods.settings import TARGETS
+
+# What a task puts upon the base model: trained whole, never adapted.
+_HEADS = ("lm_head", "score", "classifier", "qa_outputs", "classification_head")
+
+
+def target_names(model: Any, targets: str, *, method: str) -> list[str]:
+    """The names of the layers of a transformers model that `targets` (a choice of `TARGETS`) means, heads left out, sorted.
+
+    Raises `UserError("method_setting")` where there is none.
+    """
+    names = sorted(name for name, _ in linear_layers(model, attention_only=targets == "attention"))
+    if not names:
+        raise UserError(
+            "method_setting",
+            method=method,
+            setting=TARGETS.name,
+            reason="finds no such layer in this model; choose all-linear",
+            where={"field": f"method.settings.{TARGETS.name}"},
+        )
+    return names
+
+
+def linear_layers(model: Any, *, attention_only: bool = False) -> Iterator[tuple[str, torch.nn.Module]]:
+    """(name, layer) of every linear layer but the heads, 4- and 8-bit ones and GPT-2's `Conv1D` included; `attention_only`: those that lie
+    directly in an attention module, whatever the architecture calls them.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    for parent_name, parent in model.named_modules():
+        if attention_only and "attention" not in type(parent).__name__.lower():
+            continue
+        for name, child in parent.named_children():
+            full = f"{parent_name}.{name}" if parent_name else name
+            is_head = child is output or any(part in _HEADS for part in full.split("."))
+            if isinstance(child, torch.nn.Linear | Conv1D) and not is_head:
+                yield full, child
+
+
+def sizes(layer: Any) -> tuple[int, int]:
+    """(inputs, outputs) of a linear layer, whatever holds its weight."""
+    if hasattr(layer, "in_features"):
+        return int(layer.in_features), int(layer.out_features)
+    rows, columns = layer.weight.shape  # Conv1D keeps its weight transposed
+    return int(rows), int(columns)
