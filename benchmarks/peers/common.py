@@ -110,6 +110,28 @@ def peak_rss_bytes(process: int | str = "self") -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
+def training_arguments(job: Job, out: str) -> dict[str, Any]:
+    """`TrainingArguments` of transformers that say the same as Graft's spec, for all trainers that are built on its own."""
+    return {
+        "output_dir": out,
+        "per_device_train_batch_size": job.batch,
+        "gradient_accumulation_steps": 1,
+        "max_steps": len(job.steps),
+        "learning_rate": job.learning_rate,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "bf16": job.precision == "bfloat16",
+        "use_cpu": True,
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "seed": job.seed,
+    }
+
+
 def parse(script: str, **flags: str) -> tuple[Job, dict[str, bool]]:
     """The command line of a peer's script: the job file, and flags with their explanations."""
     import argparse

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
 
-from benchmarks.peers.common import Job, Meter
+from benchmarks.peers.common import Job, Meter, training_arguments
 
 
 def load_base(job: Job) -> Any:
@@ -37,29 +37,14 @@ def load_tokenizer(job: Job) -> Any:
 
 
 def settings(job: Job, out: str, *, compiled: bool = False) -> dict[str, Any]:
-    """`TrainingArguments` that say the same as Graft's spec; what is not named keeps its default, the fused AdamW among it."""
+    """`training_arguments` and a few more; what is not named keeps its default, the fused AdamW among it."""
     return {
-        "output_dir": out,
-        "per_device_train_batch_size": job.batch,
-        "gradient_accumulation_steps": 1,
-        "max_steps": len(job.steps),
-        "learning_rate": job.learning_rate,
-        "lr_scheduler_type": "constant",
-        "warmup_steps": 0,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "bf16": job.precision == "bfloat16",
-        "use_cpu": True,
+        **training_arguments(job, out),
         "gradient_checkpointing": False,
         "torch_compile": compiled,
-        "logging_strategy": "no",
-        "save_strategy": "no",
         "eval_strategy": "no",
         "report_to": [],
-        "disable_tqdm": True,
         "dataloader_num_workers": 0,
-        "dataloader_pin_memory": False,
-        "seed": job.seed,
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.peers.common import Job, Meter, parse
+from benchmarks.peers.common import Job, Meter, parse, training_arguments
 
 
 def without_audio() -> None:
@@ -44,24 +44,9 @@ def arguments(job: Job, rows: Path, out: Path) -> dict[str, Any]:
         **(quantised if job.method == "qlora" else {}),
         "flash_attn": "sdpa",
         "disable_gradient_checkpointing": True,
-        "output_dir": str(out),
-        "per_device_train_batch_size": job.batch,
-        "gradient_accumulation_steps": 1,
-        "max_steps": len(job.steps),
-        "learning_rate": job.learning_rate,
-        "lr_scheduler_type": "constant",
-        "warmup_steps": 0,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "bf16": job.precision == "bfloat16",
-        "use_cpu": True,
-        "logging_strategy": "no",
-        "save_strategy": "no",
+        **training_arguments(job, str(out)),
         "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
         "preprocessing_num_workers": None,
-        "seed": job.seed,
     }
 
 
