@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.peers.common import peak_rss_bytes
 from jobs.data.token_cache import TokenCache
 from jobs.errors import GraftError
 from jobs.models.device import owned_threads
@@ -108,14 +109,7 @@ def measure(spec_path: Path, out: Path, steps: int) -> dict[str, Any]:
     except GraftError as stopped:
         if stopped.code != "preempted":
             raise
-    return {**watch.result, "resident_bytes": _high_water()}
-
-
-def _high_water() -> int:
-    """The process's highest resident set so far, in bytes."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+    return {**watch.result, "resident_bytes": peak_rss_bytes()}
 
 
 def main() -> int:
