@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from jobs.cache import cache_folder
 from jobs.data.token_cache import LIMIT_BYTES, TokenCache
 from jobs.errors import ExitCode, GraftError
 from jobs.events import Event, EventWriter
@@ -36,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", type=Path, help="the run's spec, a JSON file")
     parser.add_argument("--out", type=Path, required=True, help="the folder for events, checkpoints and artifacts")
     parser.add_argument("--resume", type=Path, nargs="*", action="extend", default=[], metavar="DIR", help="where checkpoints may be")
-    parser.add_argument("--token-cache", type=Path, default=_default_cache(), metavar="DIR", help="where token ids are kept (%(default)s)")
+    tokens = cache_folder() / "tokens"
+    parser.add_argument("--token-cache", type=Path, default=tokens, metavar="DIR", help="where token ids are kept (%(default)s)")
     parser.add_argument("--token-cache-bytes", type=int, default=LIMIT_BYTES, metavar="N", help="how much of them is kept (%(default)s)")
     parser.add_argument("--parent-pid", type=int, help="end at once when this process, our parent, ends")
 
@@ -133,11 +135,6 @@ def keep_freed_memory() -> None:
     if hasattr(library, "mallopt"):
         library.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
         library.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
-
-
-def _default_cache() -> Path:
-    """A folder of the user's own, where the XDG base directory specification puts it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graft" / "tokens"
 
 
 class _Stop:
