@@ -36,12 +36,17 @@ def import_engine(*, peft: bool) -> None:
 
 
 def leave_out_bitsandbytes(spec: RunSpec, method: Method) -> bool:
-    """Makes bitsandbytes look absent to this process where the run has no use for it; says whether it did.
-
-    `None` in `sys.modules` is Python's own way to say so: libraries that look for it do without, and an import fails with its name.
-    """
+    """Makes bitsandbytes look absent to this process where the run has no use for it; says whether it did."""
     wanted = min(method.capabilities.bases) < 16 or any(word in spec.training.optimiser for word in ("8bit", "paged"))
     if wanted or "bitsandbytes" in sys.modules:
         return False
-    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+    hide_bitsandbytes()
     return True
+
+
+def hide_bitsandbytes() -> None:
+    """Makes bitsandbytes, not imported so far, look absent to this process.
+
+    `None` in `sys.modules` is Python's own way to say so: libraries that look for it do without, and an import fails with its name.
+    """
+    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]

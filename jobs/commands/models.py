@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.imports import hide_bitsandbytes
+
 if TYPE_CHECKING:
     from jobs.models.opened import Opened
 
@@ -31,8 +33,7 @@ def open_asked_model(arguments: argparse.Namespace) -> Opened:
     prepare_environment()
     os.environ.setdefault("TQDM_DISABLE", "1")  # the loading bar of transformers
     if arguments.bits == 16 and not {"bitsandbytes", "peft"} & sys.modules.keys():
-        # To this process it looks absent, as in `jobs.imports`: peft would load it, which takes a second and says things.
-        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+        hide_bitsandbytes()  # peft would load it, which takes a second and says things
     from jobs.models.opened import open_model
 
     return open_model(arguments.model, arguments.adapter, bits=arguments.bits, precision=arguments.precision)
