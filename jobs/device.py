@@ -18,6 +18,11 @@ class Device(TypedDict):
     count: int
 
 
+def torch_name(device: Device) -> str:
+    """The device in torch's words; of several GPUs the first."""
+    return "cuda:0" if device["kind"] == "cuda" else "cpu"
+
+
 def choose_precision(asked: str, device: Device) -> str:
     """`float32`, `bfloat16` or `float16` for one of them or `auto`. Raises `UserError("device_cannot")`.
 

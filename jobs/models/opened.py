@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from jobs.device import choose_precision
+from jobs.device import choose_precision, torch_name
 from jobs.errors import UserError
 from jobs.methods.registry import know_tuners
 from jobs.models.device import probe
@@ -48,7 +48,7 @@ def open_model(folder: Path, adapter: Path | None, *, bits: int = 16, precision:
     """
     found = probe()
     torch.set_num_threads(found["threads"])
-    device, chosen = "cuda:0" if found["kind"] == "cuda" else "cpu", choose_precision(precision, found)
+    device, chosen = torch_name(found), choose_precision(precision, found)
     if adapter is not None:
         _require_adapter(adapter)
     own_tokenizer = adapter is not None and (adapter / "tokenizer.json").is_file()
