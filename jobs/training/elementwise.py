@@ -12,7 +12,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -211,6 +211,7 @@ class _Gate(torch.autograd.Function):
         return both[..., :width], both[..., width:], None
 
 
+@cache
 def _one_expression(kind: type) -> str:
     """The source of a forward(self, x) that is one expression; else nothing."""
     forward: Any = getattr(kind, "forward", None)
