@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jobs.models.mapped import let_go, weight_files
 from jobs.training.switch import Switch
 
 _ADAPTER = "default"
@@ -66,7 +67,9 @@ def fuse(model: Any, probe: Any, *, packed_weights: bool) -> FusedLora:
             hook.remove()
     switch = Switch()
     scratch: dict[Any, Tensor] = {}
+    before = weight_files(layer.base_layer.weight for layer in plain)
     groups = [_group(members, switch, scratch, packed_weights=packed_weights) for members in together.values()]
+    let_go(model, before - weight_files(layer.base_layer.weight for layer in plain))
     grouped = sum(len(group.layers) for group in groups)
     return FusedLora(groups, switch, whole=grouped == len(layers))
 
