@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from jobs.training.kernels import Call, Kernel, Kernels, PackedRows
 from jobs.training.layout import Block, Segment
+from jobs.training.row_attention import Score
 from jobs.training.segment_attention import segment_attention
 
 NAME = "graft_packed"
@@ -32,10 +34,16 @@ class Unpackable(Exception):
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of the batch in hand: `blocks` where they are computed by `segment_attention`, none where row by row."""
+    """The rows of the batch in hand: with `blocks` computed by `segment_attention`, with `kernels` by those of a GPU, else row by row."""
 
     segments: Sequence[Segment]
     blocks: Sequence[Block]
+    kernels: Kernels | None = None
+
+    @cached_property
+    def packed(self) -> PackedRows:
+        """What is made once for all layers."""
+        return PackedRows(self.segments)
 
 
 class _Current:
@@ -84,50 +92,8 @@ def packed_attention(  # noqa: PLR0917 the signature is transformers'
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
         return segment_attention(q, k, v, rows.blocks, scale, sliding_window)[None], None
     score = Score(scale, dropout, sliding_window, softcap)
-    return torch.cat([score.of(segment, query, key, value) for segment in rows.segments], dim=2).transpose(1, 2), None
-
-
-@dataclass(frozen=True)
-class Score:
-    """Attention row by row, with all that models ask for."""
-
-    scale: float
-    dropout: float
-    window: int | None
-    softcap: float | None
-
-    def of(self, segment: Segment, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """One row: [1, heads, own tokens, value width]."""
-        groups = query.shape[1] // key.shape[1]
-        q = query[:, :, segment.start : segment.stop]
-        k, v = (_with_prefix(tensor, segment).repeat_interleave(groups, dim=1) for tensor in (key, value))
-        mask = None
-        if segment.prefix or (self.window and self.window < segment.length) or self.softcap:
-            mask = _seen(segment.length, segment.prefix, self.window, query.device)
-        if self.softcap and mask is not None:
-            return self._capped(q, k, v, mask, self.softcap)
-        return functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=self.dropout, scale=self.scale
-        )
-
-    def _capped(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, cap: float) -> Tensor:
-        """Scores in float32, capped at cap * tanh(score / cap) (Gemma 2, arXiv:2408.00118)."""
-        with torch.autocast(q.device.type, enabled=False):
-            scores = cap * torch.tanh(torch.matmul(q.float(), k.float().transpose(2, 3)) * self.scale / cap)
-            shares = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1).to(q.dtype)
-            return torch.matmul(functional.dropout(shares, p=self.dropout), v)
-
-
-def _with_prefix(tensor: Tensor, segment: Segment) -> Tensor:
-    own = tensor[:, :, segment.start : segment.stop]
-    return torch.cat((tensor[:, :, segment.prefix_start : segment.prefix_stop], own), dim=2) if segment.prefix else own
-
-
-def _seen(length: int, prefix: int, window: int | None, device: torch.device) -> Tensor:
-    """Bool [length, prefix + length]: the token at place i sees those up to `prefix` + i, at most `window` of them."""
-    last = torch.arange(prefix, prefix + length, device=device)[:, None]
-    key = torch.arange(prefix + length, device=device)[None]
-    return (key <= last) & (key > last - (window or prefix + length))
+    kernel = rows.kernels.of(Call.of(query, key, value, score), query.device) if rows.kernels else Kernel.ROWS
+    return rows.packed.attend(kernel, query, key, value, score), None
 
 
 def register() -> None:

@@ -22,6 +22,7 @@ from jobs.training.batches import Batch
 from jobs.training.elementwise import Elementwise
 from jobs.training.forward import Forward, base_model, head_of
 from jobs.training.fused_lora import fuse
+from jobs.training.kernels import Device, Kernels
 
 _ROWS = 3
 _PREFIX = 8
@@ -58,6 +59,7 @@ def choose_forward(
         if fast != forward and (reason := _why_not_fast(fast, sample)):
             reasons.append(reason)
             fast = forward
+        reasons += fast.kernels.reasons if fast.kernels else []
     finally:
         model.train(was_training)
     return fast, reasons
@@ -75,6 +77,8 @@ def _fastest(forward: Forward, row: Encoded, engine: EngineSpec) -> Forward:
     if engine.compile and forward.packs and on_cpu:
         elementwise = Elementwise(base_model(model))
         forward = replace(forward, elementwise=elementwise if elementwise.count else None)
+    if forward.packs and engine.segment_attention and not on_cpu:
+        forward = replace(forward, kernels=Kernels(Device.of(forward.device)))
     return forward
 
 

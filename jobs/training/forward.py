@@ -17,16 +17,17 @@ from jobs.training.batches import Batch, pack, pad
 from jobs.training.cross_entropy import Head, linear_cross_entropy, score
 from jobs.training.elementwise import Elementwise
 from jobs.training.fused_lora import FusedLora
+from jobs.training.kernels import Kernels
 
 
 @dataclass(frozen=True)
 class Forward:
     """How a model is run; each way is exact, and `jobs.training.checks.choose_forward` decides on those that this model allows.
 
-    `packs`: rows end to end without padding, else padded. `grids`: short rows by our own attention, else by torch's. `shares_prefix`: what
-    rows begin with in common is computed once. `own_head`: logits only at label positions and tile by tile, else the model's own logits,
-    whole. `lora`: the LoRA layers that take one matrix product. `elementwise`: the modules that run as regions. `dtype` is that of the
-    arithmetic; float32 weights are cast by autocast where it is narrower.
+    `packs`: rows end to end without padding, else padded. `grids`: short rows by our own attention, `kernels`: all rows by those of a GPU,
+    else by torch's, row by row. `shares_prefix`: what rows begin with in common is computed once. `own_head`: logits only at label
+    positions and tile by tile, else the model's own logits, whole. `lora`: the LoRA layers that take one matrix product. `elementwise`: the
+    modules that run as regions. `dtype` is that of the arithmetic; float32 weights are cast by autocast where it is narrower.
     """
 
     model: Any
@@ -35,6 +36,7 @@ class Forward:
     packs: bool
     own_head: bool
     grids: bool = False
+    kernels: Kernels | None = None
     shares_prefix: bool = False
     lora: FusedLora | None = None
     elementwise: Elementwise | None = None
@@ -54,7 +56,7 @@ class Forward:
         """Surrounds forward and backward of a batch: what attention sees, and autocast."""
         with ExitStack() as stack:
             if self.packs:
-                rows = attention.Rows(batch.segments, batch.blocks)
+                rows = attention.Rows(batch.segments, batch.blocks, self.kernels)
                 stack.enter_context(attention.packed(base_model(self.model), rows))
             for fast in (self.lora, self.elementwise):
                 if fast:
