@@ -1,0 +1,296 @@
+"""What every method must keep, checked on one method, task and kind of base at a time by a real run of a small model."""
+
+from __future__ import annotations
+
+import time
+import traceback
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from jobs.errors import GraftError
+from jobs.export.merge import merge
+from jobs.export.parity import logits_of
+from jobs.methods.entry import BASE_BITS, Bits, Method
+from jobs.methods.registry import get_method
+from jobs.models.opened import open_model
+from jobs.spec import RunSpec, Task
+from tests.matrix.models import Material, architectures, material
+from tests.matrix.outside import Outside
+from tests.matrix.running import MIDDLE, STEPS, load_base, make_spec, prepare
+
+# The loss of the rows trained on must fall by this share of itself at the method's own learning rate, in `STEPS` steps.
+LEAST_FALL = 1e-4
+# Largest difference of logits that the rounding of float32 explains, as a share of the largest logit.
+ROUNDING = 2e-5
+# The same between an update that is added to a layer's outputs and one that is added to its weight.
+ROUNDING_OF_MERGE = 2e-4
+# LLM.int8 rounds a layer's inputs to codes as well: no merged weight does.
+CODES_OF_INPUTS = 0.1
+# Checks whose results the later ones look at.
+NEEDED = ("trains", "export")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of the matrix."""
+
+    method: str
+    task: Task
+    bits: Bits
+    architecture: str
+
+    def __str__(self) -> str:
+        return f"{self.method}-{self.task}-{self.bits}bit-{self.architecture}"
+
+
+@dataclass
+class Report:
+    """What was found: for each check its fault, empty where it holds."""
+
+    cell: Cell
+    faults: dict[str, str] = field(default_factory=dict)
+    traces: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    trained: int = 0
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The checks that do not hold, with their faults."""
+        return {name: fault for name, fault in self.faults.items() if fault}
+
+    def __str__(self) -> str:
+        lines = [f"{self.cell}: {len(self.faults) - len(self.failed)} of {len(self.faults)} hold ({self.seconds:.1f} s)"]
+        return "\n".join([*lines, *(f"  {name}: {fault}" for name, fault in self.failed.items())])
+
+
+@dataclass
+class Workplace:
+    """Where cells are worked on: the folder that holds the small models, and the processes that read downloads."""
+
+    root: Path
+    stranger: Outside = field(default_factory=lambda: Outside(graft=False))
+    fresh: Outside = field(default_factory=lambda: Outside(graft=True))
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for reader in (self.stranger, self.fresh):
+            reader.__exit__(None, None, None)
+
+
+def cells(method: Method) -> Iterator[Cell]:
+    """Every task and base that a method claims: each base for the first task, its usual base for the others."""
+    bases = method.capabilities.bases
+    for place, task in enumerate(method.capabilities.tasks):
+        for architecture in architectures(method, task):
+            for bits in bases if place == 0 else bases[:1]:
+                yield Cell(method.id, task, bits, architecture)
+
+
+def check(cell: Cell, place: Workplace, out: Path) -> Report:
+    """Trains the cell's method in `out` (a new folder) and looks whether all holds that the catalogue says of it."""
+    started = time.monotonic()
+    report, method = Report(cell), get_method(cell.method)
+    given = material(place.root, cell.architecture, cell.task)
+    spec = make_spec(cell.method, _settings(method, cell.bits), cell.task, given, _adapters(method, cell, given, out))
+    trial = _Trial(cell, method, spec, out=out, place=place)
+    for name, holds in trial.checks().items():
+        report.faults[name], report.traces[name] = _outcome(holds)
+        if name in NEEDED and report.traces[name]:
+            break  # the rest has nothing to look at
+    report.trained = trial.trained
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _settings(method: Method, bits: Bits) -> dict[str, Any]:
+    return {BASE_BITS: str(bits)} if len(method.capabilities.bases) > 1 else {}
+
+
+def _adapters(method: Method, cell: Cell, given: Material, out: Path) -> list[Path]:
+    """Finished adapters for a method that builds on some: LoRA of two seeds, unless the method says what it takes."""
+    return [_finished(cell, given, out / f"first-{number}", number) for number in range(method.capabilities.adapters)]
+
+
+def _finished(cell: Cell, given: Material, out: Path, seed: int) -> Path:
+    """The adapter of a short run."""
+    raise NotImplementedError(out, seed, given, cell)
+
+
+def _outcome(holds: Callable[[], str]) -> tuple[str, str]:
+    """(fault, trace) of one check; what it raises is a fault of the method."""
+    try:
+        return holds(), ""
+    except Exception as failure:  # noqa: BLE001 a method may fail in any way, and the other checks go on
+        words = " ".join(str(failure).split())[:400]
+        return f"{type(failure).__name__}: {words}", traceback.format_exc()
+
+
+class _Trial:
+    """One run of a cell and what is made of it."""
+
+    def __init__(self, cell: Cell, method: Method, spec: RunSpec, *, out: Path, place: Workplace) -> None:
+        self.cell, self.method, self.spec, self.out, self.place = cell, method, spec, out, place
+        self.base = Path(spec.model.path)
+        self.trained = 0
+
+    def checks(self) -> dict[str, Callable[[], str]]:
+        """The checks by name, in an order in which each may use what the ones before it made."""
+        found = {
+            "trains": self.trains, "base": self.base_is_measured, "frozen": self.frozen_is_untouched, "moved": self.all_trained_moved,
+            "resume": self.resumes_exactly, "export": self.exports, "reload": self.reloads, "outside": self.loads_outside,
+            "merge": self.merges,
+        }  # fmt: skip
+        return found
+
+    def trains(self) -> str:
+        """The loss goes down at the method's own learning rate."""
+        run = self.run = prepare(self.spec, self.out / "straight")
+        self.before = {name: tensor.detach().clone() for name, tensor in run.named().items()}
+        self.trained = sum(parameter.numel() for parameter in run.trainer.parameters.values())
+        if not self.trained:
+            return "nothing is trained"
+        with run.adapter_off():
+            self.base_found = _logits(run.model, self.rows)
+            run.measure("base")
+        start = run.trainer.validate("base")
+        run.trainer.run()
+        run.measure("tuned")
+        self.tuned = _logits(run.model, self.rows)
+        end = run.trainer.validate("tuned")
+        return "" if end < start * (1 - LEAST_FALL) else f"the loss went from {start:.6f} to {end:.6f} in {STEPS} steps"
+
+    @property
+    def rows(self) -> list[list[int]]:
+        """Token ids of the rows whose logits are compared."""
+        return [row.ids.tolist() for row in self.run.trainer.rows[:2]]
+
+    def base_is_measured(self) -> str:
+        """What a run measures as `base` is the model as it was loaded."""
+        base = _logits(load_base(self.spec, self.out), self.rows)
+        return _apart(base, self.base_found, "the model with its adapter off")
+
+    def frozen_is_untouched(self) -> str:
+        """All that is not trained has the bits of before, but for what the hooks keep."""
+        trained, kept = self.run.trainer.parameters, list(self.run.trainer.hooks.state().values())
+        changed = [
+            name
+            for name, tensor in self.run.named().items()
+            if name not in trained and not _same(tensor, self.before[name]) and not any(_same(tensor, state) for state in kept)
+        ]
+        return f"{len(changed)} frozen tensors changed, {changed[0]} among them" if changed else ""
+
+    def all_trained_moved(self) -> str:
+        """Every trained weight got a gradient: without decay, one that got none stays as it was."""
+        still = [name for name, weight in self.run.trainer.parameters.items() if _same(weight, self.before[name])]
+        return f"{len(still)} of {len(self.run.trainer.parameters)} trained weights never moved, {still[0]} among them" if still else ""
+
+    def resumes_exactly(self) -> str:
+        """A run that goes on from the checkpoint in the middle ends with the same bits, by the same losses."""
+        folder = self.out / "straight" / "checkpoints"
+        again = prepare(self.spec, self.out / "resumed", [folder / f"step-{MIDDLE:08d}"])
+        if again.trainer.progress.step != MIDDLE:
+            return f"it resumed at step {again.trainer.progress.step}"
+        again.trainer.run()
+        ends = [place / f"step-{STEPS:08d}" for place in (folder, self.out / "resumed" / "checkpoints")]
+        for file in ("weights", "optimiser", "method"):
+            straight, resumed = (load_file(end / f"{file}.safetensors") for end in ends)
+            if straight.keys() != resumed.keys():
+                return f"{file}: other tensors, {min(straight.keys() ^ resumed.keys())} among them"
+            differ = [name for name, tensor in straight.items() if not _same(tensor, resumed[name])]
+            if differ:
+                return f"{file}: {len(differ)} of {len(straight)} tensors differ, {differ[0]} among them"
+        losses = [[step["loss"] for step in run.events.of("step")][-(STEPS - MIDDLE) :] for run in (self.run, again)]
+        return "" if losses[0] == losses[1] else f"losses {losses[0]} and {losses[1]}"
+
+    def exports(self) -> str:
+        """The run leaves its artifacts, and the trained model as it was."""
+        self.run.export()
+        self.kind = "adapter" if self.method.capabilities.adapter else "model"
+        self.artifacts = {data["name"].removeprefix("matrix-").removesuffix(".zip"): data for data in self.run.events.of("artifact")}
+        refused = [data["message"] for data in self.run.events.of("warning") if data["code"] == "merge_refused"]
+        wanted = {self.kind}
+        if self.method.capabilities.merges:
+            wanted |= {"merged"} if self.cell.bits == 16 else {"merged-original", "merged-dequantised"}
+        self.download = self.out / "download"
+        with zipfile.ZipFile(self.out / "straight" / self.artifacts[self.kind]["path"]) as archive:
+            archive.extractall(self.download)
+        if self.artifacts.keys() != wanted:
+            return f"artifacts {sorted(self.artifacts)} in place of {sorted(wanted)}; {' '.join(refused)}"
+        return _apart(self.tuned, _logits(self.run.model, self.rows), "the trained model after its export")
+
+    def reloads(self) -> str:
+        """The download, opened as Graft opens it, gives the trained model's logits."""
+        if self.kind == "adapter":
+            opened = open_model(self.base, self.download, bits=self.cell.bits, precision="float32")
+        else:
+            opened = open_model(self.download, None, precision="float32")
+        return _apart(self.tuned, _logits(opened.model, self.rows), "the download, opened again")
+
+    def loads_outside(self) -> str:
+        """The download gives the same logits in a process without Graft; where the method is not PEFT's, in a fresh one with Graft."""
+        reader = self.place.fresh if self.method.tuner else self.place.stranger
+        found = reader.logits(self.download, self.base, self.rows, task=self.cell.task, bits=self.cell.bits, adapter=self.kind == "adapter")
+        return _apart(self.tuned, found, "the download, outside")
+
+    def merges(self) -> str:
+        """The merged model gives the logits of the unmerged one; an adapter that cannot be merged is refused."""
+        capabilities = self.method.capabilities
+        if not capabilities.adapter:
+            return ""
+        if not capabilities.merges:
+            return self._merge_is_refused()
+        if self.cell.bits == 16:
+            return self._merged_is_off("merged", ROUNDING_OF_MERGE)
+        # The original base is another model than the quantised one: there the adapter is compared upon that base.
+        adapter = self.out / "adapter-for-original"
+        self.run.trainer.hooks.save_for_original(adapter)
+        upon_original = open_model(self.base, adapter, precision="float32")
+        with zipfile.ZipFile(self.out / "straight" / self.artifacts["merged-original"]["path"]) as archive:
+            archive.extractall(self.out / "merged-original")
+        merged = open_model(self.out / "merged-original", None, precision="float32")
+        wanted, found = (_logits(opened.model, self.rows) for opened in (upon_original, merged))
+        return _apart(wanted, found, "the model merged into the original base", ROUNDING_OF_MERGE) or self._merged_is_off(
+            "merged-dequantised", CODES_OF_INPUTS if self.cell.bits == 8 else ROUNDING_OF_MERGE
+        )
+
+    def _merged_is_off(self, name: str, tolerance: float) -> str:
+        """How far the logits of a merged model were from those of the trained one when it was exported; empty where not too far."""
+        limit = tolerance * max(float(row.abs().max()) for row in self.tuned)
+        apart = self.artifacts[name]["details"]["merge_max_difference"]
+        return "" if apart <= limit else f"logits of {name} are off by {apart:.2g} (at most {limit:.2g})"
+
+    def _merge_is_refused(self) -> str:
+        try:
+            merge(self.base, self.download, self.out / "merged", shard_bytes=10**9)
+        except (ValueError, GraftError):
+            return "files were left behind" if (self.out / "merged").exists() else ""
+        return "its capabilities say that it does not merge, yet jobs.export merged it"
+
+
+def _logits(model: Any, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    was_training = model.training
+    model.eval()
+    try:
+        return logits_of(model, rows, "float32")
+    finally:
+        model.train(was_training)
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal bit for bit, kind and shape too."""
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one.detach(), other.detach())
+
+
+def _apart(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor], what: str, tolerance: float = ROUNDING) -> str:
+    """Empty where two sets of logits are equal but for rounding."""
+    size = max(float(row.abs().max()) for row in wanted)
+    if [row.shape for row in wanted] != [row.shape for row in found]:
+        return f"{what} gives logits of other shapes"
+    gap = max(float((one - other).abs().max()) for one, other in zip(wanted, found, strict=True))
+    return "" if gap <= tolerance * size else f"{what} is off by {gap:.2g} in logits of size {size:.2g}"

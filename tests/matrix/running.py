@@ -1,0 +1,122 @@
+"""Runs of the matrix: the phases of `jobs.run`, one by one, so that a check can look in between."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from jobs import run as phases
+from jobs.data.token_cache import TokenCache
+from jobs.held_out import HeldOut
+from jobs.spec import DataSpec, EngineSpec, EvaluationSpec, ExportSpec, MethodSpec, ModelSpec, RunSpec, Task, TrainingSpec
+from jobs.training.loop import Trainer
+from tests.matrix.models import ROWS, Material
+
+STEPS = 8
+MIDDLE = 4
+
+_disturbances = count(1)
+
+
+@dataclass
+class Events:
+    """Keeps what a run emits."""
+
+    all: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def emit(self, kind: str, /, **data: Any) -> None:
+        """Takes one event."""
+        self.all.append((kind, data))
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The data of the events of one kind, in order."""
+        return [data for found, data in self.all if found == kind]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run up to its first step."""
+
+    session: phases.Session
+    trainer: Trainer
+    held_out: HeldOut
+    events: Events
+
+    @property
+    def model(self) -> Any:
+        """The model as the method made it."""
+        return self.trainer.forward.model
+
+    def named(self) -> dict[str, torch.Tensor]:
+        """Every parameter and buffer of the model by name, those that are not saved too."""
+        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+
+    def measure(self, name: str) -> None:
+        """Measures the model as it is on the held-out rows."""
+        self.held_out.compare(name, self.trainer)
+
+    def export(self) -> None:
+        """Leaves the artifacts in the run's folder."""
+        phases._export(self.session, self.trainer, self.held_out)
+
+    def adapter_off(self) -> Any:
+        """Within it, the model is what `base` is measured on."""
+        return phases._as_base(self.trainer)
+
+
+def make_spec(method: str, settings: dict[str, Any], task: Task, material: Material, adapters: Sequence[Path] = ()) -> RunSpec:
+    """A run in float32 whose every step is a whole epoch, so that losses of steps compare; held-out rows are those trained on.
+
+    Constant learning rate, the method's own.
+    """
+    return RunSpec(
+        model=ModelSpec(path=str(material.model), name="acme/tiny"),
+        data=DataSpec(train=str(material.rows), validation=str(material.rows)),
+        task=task,
+        method=MethodSpec(id=method, settings=settings, adapters=[str(folder) for folder in adapters]),
+        training=TrainingSpec(
+            epochs=1000, max_steps=STEPS, schedule="constant", warmup_share=0.0, micro_batch=ROWS // 2, gradient_accumulation=2,
+            precision="float32", checkpoint_every_steps=MIDDLE, evaluate_every_steps=MIDDLE,
+        ),
+        engine=EngineSpec(compile=False),
+        evaluation=EvaluationSpec(generate=False, samples=0, retention=False),
+        export=ExportSpec(merge="both", dtype="float32"),
+        name="matrix",
+    )  # fmt: skip
+
+
+def prepare(spec: RunSpec, out: Path, resume: Sequence[Path] = ()) -> Prepared:
+    """A run up to its first step, or to the step of the checkpoint that it resumes.
+
+    The global generators stand elsewhere each time: a run must draw from its own seed alone.
+    """
+    _disturb(next(_disturbances))
+    events = Events()
+    out.mkdir(parents=True, exist_ok=True)
+    session = phases.Session.open(spec, out, events.emit, lambda: False)
+    rows, tokenizer = phases._tokenise(session, TokenCache(out.parent / "tokens"))
+    model = phases._load(session)
+    encoded = rows.encoded(spec.training, phases._length_limit(model))
+    setup = phases._setup(session, encoded, tokenizer, resume)
+    trainer = phases._prepare(session, phases.apply_method(session.method, model, session.settings, setup), setup, encoded)
+    phases._restore(trainer, resume)
+    return Prepared(session, trainer, HeldOut(session, rows, encoded, tokenizer), events)
+
+
+def load_base(spec: RunSpec, out: Path) -> Any:
+    """The base model as the run of `spec` loads it."""
+    session = phases.Session.open(spec, out, Events().emit, lambda: False)
+    return phases._load(session)
+
+
+def _disturb(number: int) -> None:
+    torch.manual_seed(1000 + number)
+    np.random.seed(1000 + number)
+    random.seed(1000 + number)
