@@ -9,7 +9,7 @@ SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test lint format types check-migrations tests demo pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate
+.PHONY: help run setup setup-dev test lint format types check-migrations tests demo pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate methods-study
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
@@ -40,7 +40,7 @@ $(SAMPLE)/graft.json: | $(VENV)/.runtime
 REGIONS := var/cache/regions
 export GRAFT_REGIONS ?= $(abspath $(REGIONS))
 
-$(REGIONS)/.warm: $(VENV)/.runtime $(SAMPLE)/graft.json jobs/training/regions.py jobs/training/region.py jobs/training/compiling.py
+$(REGIONS)/.warm: $(VENV)/.runtime $(SAMPLE)/graft.json jobs/training/regions.py jobs/geometry.py jobs/training/compiling.py
 	$(PY) -m jobs warm $(SAMPLE) --regions $(REGIONS)
 	@touch $@
 
@@ -97,6 +97,11 @@ bench-merge: setup ## python -m jobs merge against merge_and_unload + save_pretr
 
 bench-estimate: setup ## the estimated memory of a run against the measured one, full, LoRA and QLoRA: make bench-estimate METHODS=lora,qlora
 	$(PY) -m benchmarks.estimate $(if $(METHODS),--methods $(METHODS)) $(if $(PRECISION),--precision $(PRECISION))
+
+methods-study: setup ## the same rows under several methods and seeds: cost and accuracy, side by side: make methods-study DATA=... METHODS=lora,dora SEEDS=0,1
+	$(PY) -m benchmarks.methods_study $(if $(DATA),--data $(DATA)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	  $(if $(ROWS),--rows $(ROWS)) $(if $(TEST_ROWS),--test-rows $(TEST_ROWS)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
+	  $(if $(LEARNING_RATE),--learning-rate $(LEARNING_RATE)) $(if $(RESULTS),--results $(RESULTS))
 
 pin: ## resolve requirements*.in anew
 	PYTHON=$(PYTHON) tools/pin.sh

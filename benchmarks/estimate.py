@@ -18,9 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.cache import cache_folder
+from jobs.geometry import default_folder
 from jobs.models.device import probe
 from jobs.planning.batches import RowLengths
-from jobs.planning.calibration import Calibration, calibrate, default_cache
+from jobs.planning.calibration import Calibration, calibrate
 from jobs.planning.estimate import estimate
 from jobs.planning.shape import read_shape
 from jobs.spec import load_spec
@@ -111,7 +113,7 @@ def outcome(case: Case, calibration: Calibration) -> Outcome:
         found, spec = measured(path), load_spec(path)
     plan = found["plan"]
     lengths = RowLengths.of([case.length], rows=plan["train_rows"], label_share=plan["label_tokens"] / plan["train_tokens"])
-    wanted = estimate(spec, probe(), read_shape(MODEL), lengths, calibration=calibration)
+    wanted = estimate(spec, probe(), read_shape(MODEL), lengths, calibration=calibration, regions=default_folder())
     assert wanted.speed is not None
     return Outcome(case, wanted.memory.training, found["peak_bytes"], wanted.speed.tokens_per_second, found["tokens_per_second"][-1])
 
@@ -132,7 +134,7 @@ def main() -> int:
     parser.add_argument("--precision", default="auto", help="float32 or bfloat16; auto is what the device does best")
     arguments = parser.parse_args()
     device = probe()
-    calibration = calibrate(default_cache(), device, read_shape(MODEL))
+    calibration = calibrate(cache_folder(), device, read_shape(MODEL))
     print(f"{device['kind']}: {device['name']}, {device['threads']} threads; calibrated in {calibration.probe_seconds:.1f} s")
     print("| method | tokens a row | rows | estimated MiB | measured MiB | error | estimated tokens/s | measured tokens/s |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from jobs.planning.calibration import default_cache
+from jobs.cache import cache_folder
 from jobs.planning.estimate import Estimate
 
 HELP = "say what a run would take in memory and time, and what to change where it does not fit"
@@ -17,11 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of the command."""
     parser.add_argument("spec", type=Path, help="the run's spec, a JSON file")
     parser.add_argument("--calibrate", action="store_true", help="measure this device anew, even where it was measured before")
-    parser.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR", help="where measurements are kept (%(default)s)")
+    parser.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help="where measurements are kept (%(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the estimate. The device is measured at the first estimate with a model of these widths."""
+    from jobs.geometry import default_folder
     from jobs.models.device import probe
     from jobs.planning.calibration import calibrate, read_calibration
     from jobs.planning.estimate import estimate
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     shape = read_shape(Path(spec.model.path))
     calibration = None if arguments.calibrate else read_calibration(arguments.cache, device, shape)
     calibration = calibration or calibrate(arguments.cache, device, shape)
-    found = estimate(spec, device, shape, row_lengths(spec), calibration=calibration)
+    found = estimate(spec, device, shape, row_lengths(spec), calibration=calibration, regions=default_folder())
     sys.stdout.write(json.dumps(found.to_json()) + "\n" if arguments.json else _table(found))
     return 0
 

@@ -27,8 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
     if probe()["kind"] != "cpu":
         sys.stderr.write("Regions are compiled for the CPU alone: nothing to do.\n")
         return 0
+    from jobs.geometry import default_folder
     from jobs.training import region
-    from jobs.training.libraries import default_folder, has_compiler, start_compiler
+    from jobs.training.libraries import has_compiler, start_compiler
 
     if not has_compiler():
         sys.stderr.write("There is no C++ compiler: training runs uncompiled, and is slower.\n")

@@ -60,11 +60,6 @@ class Calibration:
         return cls(**{**{key: value for key, value in body.items() if key != "version"}, "rates": rates})
 
 
-def default_cache() -> Path:
-    """The user's cache folder of Graft."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graft"
-
-
 def calibration_key(device: Device, shape: ModelShape) -> str:
     """What a calibration holds for: device, threads, libraries, widths."""
     libraries = [f"{name} {_version(name)}" for name in LIBRARIES]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from jobs.device import Device
 from jobs.planning.advice import Advice, advise
 from jobs.planning.batches import RowLengths, largest_batch, mean_batch
 from jobs.planning.calibration import Calibration
+from jobs.planning.compiled import compiled_regions
 from jobs.planning.memory import MemoryPlan, plan_memory
 from jobs.planning.shape import ModelShape
 from jobs.planning.speed import PastRun, Speed, predict, refine
@@ -58,12 +60,16 @@ def estimate(
     *,
     calibration: Calibration | None = None,
     past_runs: Sequence[PastRun] = (),
+    regions: Path | None = None,
 ) -> Estimate:
-    """What `spec` would take on `device`. Raises `UserError` where method and device do not go together."""
+    """What `spec` would take on `device`. Raises `UserError` where method and device do not go together.
+
+    `regions` is the folder of compiled regions; without it the run is taken to be one that computes uncompiled, which needs more memory.
+    """
     runtime = calibration.runtime_bytes if calibration else UNMEASURED_RUNTIME[device["kind"]]
 
     def outline(changed: RunSpec) -> _Outline:
-        return _Outline.of(changed, device, shape, lengths, runtime=runtime)
+        return _Outline.of(changed, device, shape, lengths, runtime=runtime, regions=regions)
 
     plan = outline(spec)
     usable = USABLE_SHARE * device["memory_bytes"]
@@ -104,8 +110,10 @@ class _Outline:
     memory: MemoryPlan
 
     @classmethod
-    def of(cls, spec: RunSpec, device: Device, shape: ModelShape, lengths: RowLengths, *, runtime: int) -> _Outline:
+    def of(cls, spec: RunSpec, device: Device, shape: ModelShape, lengths: RowLengths, *, runtime: int, regions: Path | None) -> _Outline:
         way, training = choose_way(spec, device, shape), spec.training
+        if regions:
+            way = replace(way, compiled=compiled_regions(regions, shape, way))
         longest = training.max_length or lengths.natural_length()
         rows = lengths.cut(min(longest, shape.context or longest))
         steps = count_steps(spec, rows)

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 
 from jobs.planning.batches import RowLengths
+from jobs.planning.passing import held_by_head, held_by_layer_backward
+from jobs.planning.phases import evaluating, exporting, loading, preparing
 from jobs.planning.shape import ModelShape
-from jobs.planning.tensors import Step, held_by_head, held_by_layer_backward, kept_by_layer, kept_whole
-from jobs.planning.way import NUMBER_BYTES, Way
+from jobs.planning.tensors import Step, kept_by_layer, kept_whole
+from jobs.planning.way import Way
 from jobs.planning.weights import (
     adapter_parameters,
     fused_bytes,
@@ -20,17 +22,13 @@ from jobs.planning.weights import (
 )
 from jobs.spec import RunSpec
 
-# Equal to those of the engine, which imports torch; tests hold them together.
-CACHE_TOKENS = 16_384
-GENERATION_ROWS = 64
-COMPARED_POSITIONS = 512
-
 Parts = dict[str, float]
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes of torch's allocator by phase (`loading`, `training`, `evaluating`, `exporting`), and by part at the worst moment of training.
+    """Bytes of torch's allocator by phase (`loading`, `preparing`, `training`, `evaluating`, `exporting`), and by part at the worst moment of
+    training.
 
     `runtime` is what the process takes besides: Python, libraries, CUDA's context.
     """
@@ -65,10 +63,11 @@ def plan_memory(spec: RunSpec, step: Step, lengths: RowLengths, *, runtime: int)
     held = standing(shape, way)
     resting = sum(held.values()) + (gradient_bytes(shape, way) if way.flat else 0)
     phases = {
-        "loading": _loading(shape, way),
+        "loading": held["weights"] + loading(shape, way),
+        "preparing": sum(held.values()) - held["optimiser"] + preparing(shape, way, lengths),
         "training": totals[worst],
-        "evaluating": resting + _evaluating(spec, shape, way, lengths),
-        "exporting": resting + _exporting(spec, shape, way),
+        "evaluating": resting + evaluating(spec, shape, way, lengths),
+        "exporting": resting + exporting(spec, shape, way, lengths, resting=resting, runtime=runtime),
     }
     parts = {name: round(size) for name, size in moments[worst].items() if size}
     return MemoryPlan({name: round(size) for name, size in phases.items()}, parts, worst, runtime)
@@ -106,8 +105,8 @@ def training_moments(step: Step) -> dict[str, Parts]:
         "backward ends": {
             **held,
             "gradients": gradients + waiting,
-            "activations": whole + (layer if way.training.gradient_checkpointing else 0),
-            "backward in passing": max(backward, embedding),
+            "activations": whole,
+            "backward in passing": max(layer + backward, embedding),
         },
         "update": {**held, "gradients": gradients, "update in passing": _update(shape, way)},
     }
@@ -117,30 +116,3 @@ def _update(shape: ModelShape, way: Way) -> float:
     """Adafactor makes the update of one tensor beside it; AdamW, fused, makes nothing."""
     largest = max((math.prod(matrix) for matrix in trained_shapes(shape, way)), default=0)
     return 2 * 4 * largest if way.training.optimiser == "adafactor" else 0
-
-
-def _loading(shape: ModelShape, way: Way) -> float:
-    """A 4-bit base is quantised tensor by tensor, each from its 16 or 32 bits."""
-    largest = max((linear.numbers for linear in shape.linears), default=0)
-    return weight_bytes(shape, way) + (3 * way.compute_bytes * largest if way.base_bits == 4 else 0)
-
-
-def _evaluating(spec: RunSpec, shape: ModelShape, way: Way, lengths: RowLengths) -> float:
-    """The key-value cache of a batch of answers, and the logits of its last tokens."""
-    if not spec.evaluation.generate:
-        return 0.0
-    length = max(lengths.lengths) + spec.evaluation.max_new_tokens
-    rows = max(1, min(GENERATION_ROWS, CACHE_TOKENS // length, spec.evaluation.rows))
-    b, tokens = way.compute_bytes, rows * length
-    cache = 2 * b * shape.layers * shape.key_heads * shape.head_width * tokens
-    passing = tokens * b * (3 * shape.intermediate * shape.active_experts + 4 * shape.hidden)
-    narrow = b * sum(linear.numbers for linear in shape.linears) if way.trains_base and b < 4 else 0
-    return cache + passing + narrow + 4 * rows * shape.vocabulary
-
-
-def _exporting(spec: RunSpec, shape: ModelShape, way: Way) -> float:
-    """The model that was stored is read back beside the trained one, and their logits are compared."""
-    if not way.trains_base and spec.export.merge == "none":
-        return 4.0 * COMPARED_POSITIONS * shape.vocabulary
-    width = 4 if spec.export.dtype == "float32" else NUMBER_BYTES[way.precision]
-    return width * shape.total_parameters + 4.0 * COMPARED_POSITIONS * shape.vocabulary

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from jobs.planning.calibration import Rates
-from jobs.planning.tensors import tile_rows
+from jobs.planning.passing import tile_rows
 
 # Tokens of a product, and of a row in the attention's products: a usual micro-batch.
 TOKENS = 1024

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.planning.calibration import Calibration, Rates
-from jobs.planning.tensors import KEPT_SHARES_TOKENS, Step, kept_by_layer, own_attention
+from jobs.planning.tensors import KEPT_TOKENS, Step, kept_by_layer
 from jobs.planning.way import Way
 from jobs.planning.weights import adapter_parameters, trained_shapes
 
@@ -71,8 +71,8 @@ def work_of(step: Step) -> Work:
     adapter = adapter_parameters(way)
     passes = 2 if way.training.gradient_checkpointing else 1
     head_tokens = step.batch.labels if way.engine.label_head else tokens
-    again = 2 if own_attention(step) and step.batch.longest > KEPT_SHARES_TOKENS else 0
-    square = 2 * step.query_width * step.batch.squares * shape.layers
+    again = 2 if way.grids and step.batch.longest > KEPT_TOKENS else 0
+    square = 2 * shape.heads * shape.head_width * step.batch.squares * shape.layers
     return Work(
         forward=passes * 2 * tokens * (layers + adapter),
         backward=2 * tokens * (layers + adapter),

@@ -18,9 +18,10 @@ _ATTENTION_LAYER = re.compile(r"\.(self_attn|self_attention|attention|attn)\.[^.
 
 @dataclass(frozen=True)
 class Way:
-    """The run in the planner's terms. `rank` is 0 and `targets` are none where there is no adapter; `base_bits` is 4 for a quantised base.
+    """The run in the planner's terms. `rank` is 0 and `targets` are none where there is no adapter; `base_bits` is 4 or 8 for a quantised base.
 
-    `trains_base`: every weight trains, and is then held in float32. `dropout` keeps LoRA from being computed as one product.
+    `trains_base`: every weight trains, and is then held in float32. `dropout` keeps LoRA from being computed as one product. `compiled` are
+    the regions that have a library (`jobs.planning.compiled`).
     """
 
     device: Device
@@ -33,6 +34,7 @@ class Way:
     targets: tuple[Linear, ...]
     training: TrainingSpec
     engine: EngineSpec
+    compiled: frozenset[str] = frozenset()
 
     @property
     def on_cpu(self) -> bool:
@@ -53,6 +55,16 @@ class Way:
     def packed(self) -> bool:
         """Whether rows are laid end to end."""
         return self.training.batching != "padded"
+
+    @property
+    def grids(self) -> bool:
+        """Whether rows are attended to in grids, by the engine's own attention."""
+        return self.packed and self.engine.segment_attention and self.on_cpu
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether norms, rotary embedding and gated activation are the engine's regions, compiled or not."""
+        return self.packed and self.engine.compile and self.on_cpu
 
     @property
     def fused_lora(self) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from jobs.training.region import Geometry, Region
+from jobs.geometry import Geometry
+from jobs.training.region import Region
 
 # Sizes of the example that a function is traced with: any that differ, so that no two dimensions are taken for one.
 _SIZES = {"*tokens": 24, "*rows": 5, "*longest": 7, "*length": 11}

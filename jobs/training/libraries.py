@@ -9,19 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jobs.geometry import Geometry
+from jobs.geometry import default_folder as default_folder  # until jobs.run takes it from there
 from jobs.training import region
 from jobs.training.compiling import to_json
-from jobs.training.region import Geometry
 
 # Making the libraries of a model takes one to two minutes of a core: a run that ends sooner would only be slowed down.
 WORTH_SECONDS = 300.0
-_FOLDER = "GRAFT_REGIONS"
-
-
-def default_folder() -> Path:
-    """Where libraries are kept: `GRAFT_REGIONS`, else a folder of the user's own by the XDG base directory specification."""
-    named = os.environ.get(_FOLDER)
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graft" / "regions"
 
 
 class Libraries:

@@ -7,48 +7,21 @@ until one is there, or where there is no compiler, the function runs as it is wr
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
-import os
-import platform
-import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+from jobs.geometry import Geometry
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-Static = bool | int | float | str
-
 
 Library = Callable[[list[Tensor]], list[Tensor]]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What one library is made for: a region, its static arguments, and of each tensor the dtype, sizes and strides.
-
-    A size is a number where it is the model's, a name where it is the batch's. Strides are None where the tensor is contiguous.
-    """
-
-    region: str
-    static: tuple[tuple[str, Static], ...]
-    dtypes: tuple[str, ...]
-    sizes: tuple[tuple[int | str, ...], ...]
-    strides: tuple[tuple[int, ...] | None, ...]
-
-    @property
-    def file_name(self) -> str:
-        """Its library's name: changes with the source of the region's module, torch and the processor."""
-        text = json.dumps([asdict(self), Region.known[self.region].source, _machine()])
-        return f"{self.region}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pt2"
 
 
 @dataclass
@@ -71,7 +44,7 @@ class Region(Generic[Arguments, Result]):
     state: ClassVar[_State | None] = None
 
     def __init__(self, function: Callable[Arguments, Result], sizes: tuple[str, ...]) -> None:
-        self.function, self.source = function, inspect.getsource(sys.modules[function.__module__])
+        self.function = function
         self.name = function.__name__
         self.__doc__ = function.__doc__
         self.sizes = [size.split() for size in sizes]
@@ -153,15 +126,3 @@ def look_again() -> None:
     """Those that were missing may have been made."""
     if Region.state:
         Region.state.wanted.clear()
-
-
-@cache
-def _machine() -> str:
-    """What a library depends on besides its source: torch, and the processor's instructions."""
-    try:
-        flags = next(
-            line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith(("flags", "Features"))
-        )
-    except (OSError, StopIteration):
-        flags = platform.processor()
-    return f"{torch.__version__} {platform.machine()} {os.uname().sysname} {flags}"

@@ -38,7 +38,7 @@ CONFIGS = {
 
 
 def lora_spec(folder, **settings):
-    return RunSpec(ModelSpec(str(folder)), DataSpec("rows.jsonl"), MethodSpec("lora", settings))
+    return RunSpec(ModelSpec(str(folder)), DataSpec("rows.jsonl"), method=MethodSpec("lora", settings))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

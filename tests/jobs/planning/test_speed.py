@@ -25,7 +25,7 @@ def shape(tmp_path_factory):
 
 
 def step(shape, method, **training):
-    spec = RunSpec(ModelSpec("m"), DataSpec("rows"), MethodSpec(method), training=TrainingSpec(precision="float32", **training))
+    spec = RunSpec(ModelSpec("m"), DataSpec("rows"), method=MethodSpec(method), training=TrainingSpec(precision="float32", **training))
     return Step(shape, choose_way(spec, CPU, shape), BATCH)
 
 

@@ -7,10 +7,11 @@ import json
 import pytest
 import torch
 
+from jobs.geometry import default_folder
 from jobs.training import libraries as made
 from jobs.training import region, regions
 from jobs.training.compiling import geometry_from, to_json
-from jobs.training.libraries import WORTH_SECONDS, Libraries, default_folder, has_compiler
+from jobs.training.libraries import WORTH_SECONDS, Libraries, has_compiler
 
 SETTINGS = {"epsilon": 1e-5, "offset": 0.0}
 LONG = 2 * WORTH_SECONDS
