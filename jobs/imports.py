@@ -36,8 +36,9 @@ def import_engine(*, peft: bool) -> None:
 
 
 def leave_out_bitsandbytes(spec: RunSpec, method: Method) -> bool:
-    """Makes bitsandbytes look absent to this process where the run has no use for it; says whether it did."""
-    wanted = min(method.capabilities.bases) < 16 or any(word in spec.training.optimiser for word in ("8bit", "paged"))
+    """Makes bitsandbytes look absent to this process where the run has no use for it; says whether it did. Raises `UserError`."""
+    bits = method.base_bits(method.resolve(dict(spec.method.settings)))
+    wanted = bits < 16 or any(word in spec.training.optimiser for word in ("8bit", "paged"))
     if wanted or "bitsandbytes" in sys.modules:
         return False
     hide_bitsandbytes()

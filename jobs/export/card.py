@@ -65,7 +65,8 @@ def _opening(context: ExportContext, kind: str) -> str:
     base = f"{model.name or 'the base model'}{f' (revision `{model.revision}`)' if model.revision else ''}"
     what = {"adapter": "An adapter for", "merged": "A merged model: an adapter added into", "model": "All parameters trained, from"}[kind]
     licence = f" The base model's licence is {model.licence}; it applies to what is made of it." if model.licence else ""
-    return f"{what} {base}, trained with {context.method.name}.{licence}"
+    remark = f" {context.hooks.remark}" if kind == "adapter" and context.hooks.remark else ""
+    return f"{what} {base}, trained with {context.method.name}.{remark}{licence}"
 
 
 def _result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

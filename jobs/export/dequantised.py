@@ -1,4 +1,4 @@
-"""The weights that a 4-bit base computes with: what a QLoRA adapter was trained on top of."""
+"""The weights that a base of 4 or 8 bits computes with: what an adapter was trained on top of."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ Dequantised = Callable[[str], "torch.Tensor | None"]
 
 
 def dequantised_weights(model: Any) -> Dequantised:
-    """The weights that the 4-bit layers of `model` (a loaded QLoRA base, adapter or not) compute with, by the base's tensor names.
+    """The weights that the quantised layers of `model` (a loaded base, adapter or not) compute with, by the base's tensor names.
 
     In float32: a layer that computes in bfloat16 sees these values rounded, as it sees its inputs.
     """
-    from bitsandbytes.nn.modules import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     layers = {
-        name.replace(".base_layer", "") + ".weight": module for name, module in base.named_modules() if isinstance(module, Linear4bit)
+        name.replace(".base_layer", "") + ".weight": module
+        for name, module in base.named_modules()
+        if isinstance(module, Linear4bit | Linear8bitLt)
     }
 
     def weight(name: str) -> torch.Tensor | None:
@@ -31,7 +33,7 @@ def dequantised_weights(model: Any) -> Dequantised:
         if layer is None:
             return None
         packed: Any = layer.weight
-        return _dense(packed.data, packed.quant_state)
+        return _dense_8bit(layer) if isinstance(layer, Linear8bitLt) else _dense(packed.data, packed.quant_state)
 
     return weight
 
@@ -58,6 +60,13 @@ def requantised_weights(base: Path, precision: str) -> Dequantised:
         return _dense(packed, state)
 
     return weight
+
+
+def _dense_8bit(layer: Any) -> torch.Tensor:
+    """Codes of -127 to 127, each row by a scale of its own: its largest absolute value."""
+    scales = layer.weight.SCB if layer.state.SCB is None else layer.state.SCB
+    dense: torch.Tensor = layer.weight.data.float() * (scales.float()[:, None] / 127)
+    return dense
 
 
 def _dense(packed: torch.Tensor, state: Any) -> torch.Tensor:

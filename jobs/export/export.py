@@ -61,12 +61,22 @@ def _export_adapter(context: ExportContext, scratch: Path, trained: Reference) -
     artifacts = [_pack(context, adapter, "adapter", "adapter", {})]
     for into in _merges(context):
         try:
-            artifacts.append(_export_merged(context, scratch, adapter, trained, into))
+            artifacts.append(_export_merged(context, scratch, _added(context, scratch, adapter, into), trained, into))
         except GraftError as refused:
             if refused.code != "merge_refused":
                 raise
             context.emit("warning", code=refused.code, message=refused.message, remedy=refused.remedy)
     return artifacts
+
+
+def _added(context: ExportContext, scratch: Path, adapter: Path, into: str) -> Path:
+    """The adapter as it is added into the base's weights: the saved one, unless 16-bit weights stand in for quantised ones."""
+    if context.base_bits == 16 or into == "dequantised":
+        return adapter
+    folder = scratch / "adapter-for-original"
+    folder.mkdir()
+    context.hooks.save_for_original(folder)
+    return folder
 
 
 def _merges(context: ExportContext) -> list[str]:

@@ -42,6 +42,8 @@ def merge(
     before anything is written, `OSError` (`ENOSPC` among them); `out` is removed then.
     """
     read = AdapterFile(adapter)
+    if read.config.get("loftq_config") and dequantised is None:
+        raise ValueError("its start makes up for the base's rounding to NF4: merge it into the dequantised base (--dequantised)")
     planned = _plan(base, read, dtype, dequantised)
     _check_room(base, out, planned, dtype)
     out.mkdir(parents=True)

@@ -27,13 +27,16 @@ def nf4_bytes(numbers: int) -> int:
 
 
 def weight_bytes(shape: ModelShape, way: Way) -> int:
-    """The base model: float32 where it trains, else in the precision, 4-bit layers in NF4."""
+    """The base model: float32 where it trains, else in the precision, quantised layers in NF4 or in bytes with a float32 scale for each
+    output.
+    """
     if way.trains_base:
         return 4 * shape.total_parameters
-    if way.base_bits != 4:
+    if way.base_bits == 16:
         return way.compute_bytes * shape.total_parameters
-    quantised = sum(linear.numbers for linear in shape.linears)
-    return sum(nf4_bytes(linear.numbers) for linear in shape.linears) + way.compute_bytes * (shape.total_parameters - quantised)
+    rest = shape.total_parameters - sum(linear.numbers for linear in shape.linears)
+    held = [nf4_bytes(linear.numbers) if way.base_bits == 4 else linear.numbers + 4 * linear.outputs for linear in shape.linears]
+    return sum(held) + way.compute_bytes * rest
 
 
 def adapter_shapes(way: Way) -> list[tuple[int, int]]:

@@ -1,1 +1,1 @@
-"""Low-rank adaptation, and its presets (QLoRA: the same adapter over a 4-bit base)."""
+"""Low-rank adaptation and its presets: other starts, other scales, other bases, ranks that move (AdaLoRA)."""

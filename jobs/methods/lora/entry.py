@@ -1,28 +1,57 @@
-"""Catalogue entries of LoRA and QLoRA (torch-free)."""
+"""Catalogue entries of the LoRA family (torch-free). What one mechanism can vary is a setting; a preset has it fixed or another default."""
 
 from collections.abc import Mapping
 
 from jobs.methods.entry import Capabilities, Method, Setting, SettingValue
-from jobs.methods.settings import TARGETS
+from jobs.methods.settings import TARGETS, base_bits
 
-SETTINGS = (
-    Setting(
-        "rank", "Rank", "int", 16, "Width of the two low-rank matrices. More rank, more capacity and memory; 8 to 64 is usual.", 1, 1024
-    ),
-    Setting("alpha", "Alpha", "float", 32, "The update is scaled by alpha / rank. Twice the rank is a common choice.", 0.001, 4096),
-    Setting("dropout", "Dropout", "float", 0.0, "Share of the adapter's inputs dropped while training. 0.05 helps on few rows.", 0, 0.9),
-    TARGETS,
-    Setting(
+APPLICATION = "jobs.methods.lora.apply:apply"
+HOOKS = "jobs.methods.lora.hooks:LoraHooks"
+RATES = "jobs.methods.lora.entry:rate_factor"
+
+RANK = Setting(
+    "rank", "Rank", "int", 16, "Width of the two low-rank matrices. More rank, more capacity and memory; 8 to 64 is usual.", 1, 1024
+)
+DROPOUT = Setting(
+    "dropout", "Dropout", "float", 0.0, "Share of the adapter's inputs dropped while training. 0.05 helps on few rows.", 0, 0.9
+)
+
+
+def alpha(default: float, scale: str = "alpha / rank. Twice the rank is a common choice.") -> Setting:
+    """The scale of the update."""
+    return Setting("alpha", "Alpha", "float", default, f"The update is scaled by {scale}", 0.001, 4096)
+
+
+def ratio(default: float) -> Setting:
+    """LoRA+'s ratio of learning rates."""
+    return Setting(
         "b_rate_ratio",
         "B learns faster by",
         "float",
-        1.0,
+        default,
         "LoRA+: the learning rate of the matrix B as a multiple of that of A, which is the run's. 1 is plain LoRA; 16 is usual for LoRA+, "
         "with a lower learning rate.",
         0.01,
         1000,
-    ),
-)
+    )
+
+
+def start(*choices: str) -> Setting:
+    """Where A and B begin; the first is the default."""
+    return Setting(
+        "start",
+        "Start",
+        "choice",
+        choices[0],
+        "Where the two matrices begin. default: A drawn at random, B zero. pissa: the principal part of the weights. olora: an orthonormal "
+        "basis of them. eva: where the layer's inputs vary most. lora_ga: along the first gradient. loftq: what makes up for 4 bits.",
+        choices=choices,
+    )
+
+
+def fixed(name: str, label: str, value: str, text: str) -> Setting:
+    """What a preset is made of: a choice of one."""
+    return Setting(name, label, "choice", value, text, choices=(value,))
 
 
 def rate_factor(settings: Mapping[str, SettingValue], weight: str) -> float:
@@ -30,6 +59,8 @@ def rate_factor(settings: Mapping[str, SettingValue], weight: str) -> float:
     is_b = ".lora_B." in weight or ".lora_embedding_B." in weight
     return float(settings["b_rate_ratio"]) if is_b else 1.0
 
+
+_COMMON = (RANK, alpha(32), DROPOUT, TARGETS)
 
 LORA = Method(
     id="lora",
@@ -40,10 +71,11 @@ LORA = Method(
         "fraction of the memory, and the adapter is a small file that merges into the model. The first thing to try."
     ),
     paper="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021, arXiv:2106.09685",
-    application="jobs.methods.lora.apply:apply",
+    application=APPLICATION,
+    hooks=HOOKS,
     learning_rate=2e-4,
-    settings=SETTINGS,
-    rates="jobs.methods.lora.entry:rate_factor",
+    settings=(*_COMMON, ratio(1.0), start("default", "pissa", "olora", "eva", "lora_ga")),
+    rates=RATES,
     capabilities=Capabilities(combines=True),
 )
 
@@ -56,9 +88,183 @@ QLORA = Method(
         "and on a CPU it saves memory only. Take it when the model does not fit otherwise."
     ),
     paper="Dettmers et al., QLoRA: Efficient Finetuning of Quantized LLMs, 2023, arXiv:2305.14314",
-    application="jobs.methods.lora.apply:apply",
+    application=APPLICATION,
+    hooks=HOOKS,
     learning_rate=2e-4,
-    settings=SETTINGS,
-    rates="jobs.methods.lora.entry:rate_factor",
+    settings=(*_COMMON, ratio(1.0), start("default", "eva", "loftq")),
+    rates=RATES,
     capabilities=Capabilities(bases=(4,), combines=True),
+)
+
+LORA_8BIT = Method(
+    id="lora_8bit",
+    name="LoRA on 8 bits",
+    family="low-rank",
+    summary=(
+        "LoRA over a base held in 8 bits (LLM.int8). Half the memory of 16 bits for the base and nearer to it than 4 bits. Answers are "
+        "computed in whole numbers of 8 bits, so its evaluation rounds a little more than its training. Take it when 4 bits cost quality."
+    ),
+    paper="Dettmers et al., LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale, 2022, arXiv:2208.07339",
+    application=APPLICATION,
+    hooks=HOOKS,
+    learning_rate=2e-4,
+    settings=(*_COMMON, ratio(1.0), start("default", "eva")),
+    rates=RATES,
+    capabilities=Capabilities(bases=(8,), combines=True),
+)
+
+RSLORA = Method(
+    id="rslora",
+    name="rsLoRA",
+    family="low-rank",
+    summary=(
+        "LoRA whose update is scaled by alpha / sqrt(rank) in place of alpha / rank, so that a higher rank does not learn slower. Take it "
+        "for ranks of 64 and more; at low ranks it is LoRA with a larger alpha."
+    ),
+    paper="Kalajdzievski, A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA, 2023, arXiv:2312.03732",
+    application=APPLICATION,
+    hooks=HOOKS,
+    learning_rate=1e-4,
+    settings=(
+        Setting("rank", "Rank", "int", 64, f"{RANK.help[: RANK.help.index(';')]}; 64 to 256 is where this scale pays.", 1, 1024),
+        alpha(16, "alpha / sqrt(rank): at rank 64, 16 gives a scale of 2."),
+        DROPOUT,
+        TARGETS,
+        base_bits(16, 8, 4),
+        ratio(1.0),
+        fixed("scale", "Scale", "root_rank", "The update is divided by the square root of the rank."),
+    ),
+    rates=RATES,
+    capabilities=Capabilities(bases=(16, 8, 4), combines=True),
+)
+
+DORA = Method(
+    id="dora",
+    name="DoRA",
+    family="low-rank",
+    summary=(
+        "LoRA that learns the size of each output's weights apart from their direction. Often a little better than LoRA at low ranks and "
+        "on few rows; each step is slower, since the norms of the weights are computed anew. Merges like LoRA."
+    ),
+    paper="Liu et al., DoRA: Weight-Decomposed Low-Rank Adaptation, 2024, arXiv:2402.09353",
+    application=APPLICATION,
+    hooks=HOOKS,
+    learning_rate=2e-4,
+    settings=(
+        *_COMMON,
+        base_bits(16, 4),
+        ratio(1.0),
+        fixed("update", "Update", "decomposed", "Magnitude and direction of the weights are learned apart."),
+    ),
+    rates=RATES,
+    capabilities=Capabilities(bases=(16, 4)),
+)
+
+PISSA = Method(
+    id="pissa",
+    name="PiSSA",
+    family="low-rank",
+    summary=(
+        "LoRA that starts as the principal part of each weight, with the rest frozen. Learns faster in the first steps than LoRA; take it "
+        "for short trainings on a 16-bit base. It is saved as a plain LoRA of twice the rank, which loads and merges anywhere."
+    ),
+    paper="Meng et al., PiSSA: Principal Singular Values and Singular Vectors Adaptation of Large Language Models, 2024, arXiv:2404.02948",
+    application=APPLICATION,
+    hooks=HOOKS,
+    learning_rate=1e-4,
+    settings=(RANK, alpha(16, "alpha / rank. The rank itself is usual here."), DROPOUT, TARGETS, ratio(1.0), start("pissa")),
+    rates=RATES,
+    capabilities=Capabilities(combines=True),
+)
+
+OLORA = Method(
+    id="olora",
+    name="OLoRA",
+    family="low-rank",
+    summary=(
+        "LoRA that starts from an orthonormal basis of each weight (its QR decomposition), with the rest frozen. Quick to set up, learns "
+        "faster in the first steps than LoRA; take it as PiSSA. It is saved as a plain LoRA of twice the rank."
+    ),
+    paper="Büyükakyüz, OLoRA: Orthonormal Low-Rank Adaptation of Large Language Models, 2024, arXiv:2406.01775",
+    application=APPLICATION,
+    hooks=HOOKS,
+    learning_rate=1e-4,
+    settings=(RANK, alpha(16, "alpha / rank. The rank itself is usual here."), DROPOUT, TARGETS, ratio(1.0), start("olora")),
+    rates=RATES,
+    capabilities=Capabilities(combines=True),
+)
+
+LORA_GA = Method(
+    id="lora_ga",
+    name="LoRA-GA",
+    family="low-rank",
+    summary=(
+        "LoRA that starts along the gradient of the first rows, so that its first steps are as near as can be to full fine-tuning. "
+        "Takes some passes over a few rows before the training. It is saved as a plain LoRA of twice the rank."
+    ),
+    paper="Wang et al., LoRA-GA: Low-Rank Adaptation with Gradient Approximation, 2024, arXiv:2407.05000",
+    application=APPLICATION,
+    hooks=HOOKS,
+    learning_rate=1e-4,
+    settings=(RANK, alpha(16, "alpha / rank. The rank itself is usual here."), DROPOUT, TARGETS, ratio(1.0), start("lora_ga")),
+    rates=RATES,
+    capabilities=Capabilities(tasks=("causal_lm",), combines=True),
+)
+
+EVA = Method(
+    id="eva",
+    name="EVA",
+    family="low-rank",
+    summary=(
+        "LoRA that looks at a few rows first: it starts where the inputs of each layer vary most, and gives more rank to layers that need "
+        "it, at the same number of ranks in all. Takes seconds more at the start; take it where data is unlike what the base has seen."
+    ),
+    paper="Paischer et al., Parameter Efficient Fine-tuning via Explained Variance Adaptation, 2024, arXiv:2410.07170",
+    application=APPLICATION,
+    hooks=HOOKS,
+    learning_rate=2e-4,
+    settings=(*_COMMON, base_bits(16, 8, 4), ratio(1.0), start("eva")),
+    rates=RATES,
+    capabilities=Capabilities(tasks=("causal_lm",), bases=(16, 8, 4), combines=True),
+)
+
+LOFTQ = Method(
+    id="loftq",
+    name="LoftQ",
+    family="low-rank",
+    summary=(
+        "QLoRA that starts as the best low-rank correction of what 4 bits lose of the weights. Take it in place of QLoRA where rounding "
+        "hurts: small models, high ranks. Its adapter belongs to the 4-bit base; a merge into the 16-bit weights leaves the correction out."
+    ),
+    paper="Li et al., LoftQ: LoRA-Fine-Tuning-Aware Quantization for Large Language Models, 2023, arXiv:2310.08659",
+    application=APPLICATION,
+    hooks=HOOKS,
+    learning_rate=1e-4,
+    settings=(
+        Setting("rank", "Rank", "int", 64, "Width of the two low-rank matrices. More rank makes up for more of the rounding.", 1, 1024),
+        alpha(64, "alpha / rank. The rank itself is usual here."),
+        DROPOUT,
+        TARGETS,
+        ratio(1.0),
+        start("loftq"),
+    ),
+    rates=RATES,
+    capabilities=Capabilities(bases=(4,), combines=True),
+)
+
+LORA_PLUS = Method(
+    id="lora_plus",
+    name="LoRA+",
+    family="low-rank",
+    summary=(
+        "LoRA whose matrix B learns faster than A, which wide models need to learn both. Faster and sometimes better than LoRA at no cost; "
+        "take it with a lower learning rate when LoRA learns slowly."
+    ),
+    paper="Hayou et al., LoRA+: Efficient Low Rank Adaptation of Large Models, 2024, arXiv:2402.12354",
+    application=APPLICATION,
+    hooks=HOOKS,
+    learning_rate=5e-5,
+    settings=(*_COMMON, base_bits(16, 8, 4), ratio(16.0)),
+    rates=RATES,
+    capabilities=Capabilities(bases=(16, 8, 4), combines=True),
 )

@@ -1,0 +1,41 @@
+"""Catalogue entry of AdaLoRA (torch-free)."""
+
+from jobs.methods.entry import Capabilities, Method, Setting
+from jobs.methods.lora.entry import DROPOUT
+from jobs.methods.settings import TARGETS, base_bits
+
+ADALORA = Method(
+    id="adalora",
+    name="AdaLoRA",
+    family="low-rank",
+    summary=(
+        "Learns an update P E Q in the form of an SVD and, while training, drops the singular values that matter least over all layers, so "
+        "that layers end with different ranks. Slower than LoRA, and needs some hundred steps; take it where the adapter must be small."
+    ),
+    paper="Zhang et al., Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, 2023, arXiv:2303.10512",
+    application="jobs.methods.lora.adalora:apply",
+    hooks="jobs.methods.lora.adalora:AdaloraHooks",
+    learning_rate=1e-3,
+    settings=(
+        Setting("rank", "Rank at the start", "int", 12, "Rank of every layer at first. Half more than the target is usual.", 2, 1024),
+        Setting("target_rank", "Rank at the end", "int", 8, "Mean rank of the layers in the end, below that at the start.", 1, 1023),
+        Setting("alpha", "Alpha", "float", 32, "The update is scaled by alpha / rank at the start.", 0.001, 4096),
+        DROPOUT,
+        TARGETS,
+        base_bits(16, 8, 4),
+        Setting(
+            "warmup", "Full rank first", "float", 0.1, "Share of the steps before anything is dropped. 0.1 to 0.2 is usual.",
+            0, 0.4,
+        ),
+        Setting(
+            "settled", "Settled ranks last", "float", 0.3,
+            "Share of the steps, at the end, in which ranks stay. 0.3 to 0.6 is usual.", 0, 0.5,
+        ),
+        Setting("interval", "Steps between drops", "int", 10, "Ranks are chosen anew every so many steps. 1 to 100 is usual.", 1, 1000),
+        Setting(
+            "orthogonality", "Orthogonality", "float", 0.1,
+            "Weight of the penalty that keeps P and Q orthogonal. 0.1 to 0.5 is usual; 0 leaves it out.", 0, 10,
+        ),
+    ),
+    capabilities=Capabilities(bases=(16, 8, 4)),
+)  # fmt: skip
