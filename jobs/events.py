@@ -18,7 +18,10 @@ The data of each kind (all sizes in bytes, all times in seconds):
   (a fully trained model in the narrower dtype of its download); what was not measured is null
 - `sample`: `step model index prompt answer expected correct`
 - `log`: `level message`
-- `method`: `step name` and what a method shows of its inside, such as the scores of block-sparse adapters
+- `method`: `step name` and what a method shows of its inside. `block_scores` (block-sparse): `modules`, for each adapted module `layer
+  module n m k mean replaced positions scores`: its grid has `n` rows of `m` blocks, of which `k` are selected, at `positions` (row * m +
+  column, counted from 0) with `scores` of three digits, the highest first; `mean` is that of all `k`, `replaced` the share of slots whose
+  block is another than at the start. Where a model has more than 12,000 selected blocks, each module shows its best ones alone
 - `checkpoint`: `step path bytes seconds best`; `path` is relative to the run's output folder
 - `artifact`: `name kind path bytes sha256 files details`; `kind` is `adapter`, `merged`, `model`; `files` lists what the zip holds
   (`name bytes sha256 offset`, the offset of the stored bytes within the zip), `details` the facts of the exported weights:

@@ -94,7 +94,7 @@ class Trainer:
         self.warmup = warmup_steps(self.total_steps, spec.warmup_share)
         self.evaluate_every = spec.evaluate_every_steps or math.ceil(self.total_steps / EVALUATIONS)
         self.parameters = {name: parameter for name, parameter in self.forward.model.named_parameters() if parameter.requires_grad}
-        groups = grouped(self.parameters, spec.weight_decay, self.rate_of)
+        groups = grouped(self.parameters, spec.weight_decay, self.rate_of, self.hooks.decays)
         self.optimiser = make_optimiser(usable_kind(spec.optimiser, device), groups, flat=self.engine.flat_optimiser)
         # Float16 cannot hold small gradients: the loss is scaled up before backward, the gradient down after it. Without effect elsewhere.
         self.scaler = torch.amp.GradScaler(device, enabled=self.forward.dtype == torch.float16)
@@ -244,13 +244,15 @@ class Trainer:
         return patience is not None and self.progress.without_gain >= patience
 
     def _evaluate_if_due(self) -> bool:
-        """Measures the validation loss where it is time; returns whether it is the lowest so far."""
+        """Shows the method's inside and measures the validation loss where it is time; returns whether it is the lowest so far."""
         progress = self.progress
-        if not self.validation or (progress.step % self.evaluate_every and progress.step != self.total_steps):
+        if progress.step % self.evaluate_every and progress.step != self.total_steps:
             return False
-        loss = self.validate("tuned")
         if seen := self.hooks.observe():
             self.emit("method", step=progress.step, **seen)
+        if not self.validation:
+            return False
+        loss = self.validate("tuned")
         if math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss):
             progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
             return True

@@ -27,11 +27,16 @@ class Group:
     rate_factor: float
 
 
-def grouped(parameters: Parameters, weight_decay: float, rate_factor: Callable[[str], float]) -> list[Group]:
-    """The groups of some weights. Decay shrinks matrices alone: biases and norms have no size to keep small."""
+def grouped(
+    parameters: Parameters, weight_decay: float, rate_factor: Callable[[str], float], decays: Callable[[str], bool] = lambda _name: True
+) -> list[Group]:
+    """The groups of some weights. Decay shrinks matrices alone, and those that `decays` allows by their names: biases, norms and scales
+    (IA3's are of one row or column) have no size to keep small.
+    """
     found: dict[tuple[float, float], dict[str, nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        found.setdefault((weight_decay if parameter.ndim >= 2 else 0.0, rate_factor(name)), {})[name] = parameter
+        is_matrix = sum(size > 1 for size in parameter.shape) >= 2
+        found.setdefault((weight_decay if is_matrix and decays(name) else 0.0, rate_factor(name)), {})[name] = parameter
     return [Group(members, decay, factor) for (decay, factor), members in found.items()]
 
 
@@ -121,6 +126,16 @@ class BitsAndBytes(Optimiser):
         optimisers: Any = bitsandbytes.optim
         names = {"adamw_8bit": "AdamW8bit", "paged_adamw": "PagedAdamW", "paged_adamw_8bit": "PagedAdamW8bit"}
         super().__init__(groups, lambda settings: getattr(optimisers, names[kind])(settings, lr=0.0))
+
+    def reset(self, name: str, index: Tensor) -> None:
+        """Forgets the moments of some entries of a weight. In 8 bits a moment is a place in a table of shares, and zero stands somewhere
+        in it.
+        """
+        state = self.inner.state.get(self.parameters[name], {})
+        for key, table in (("state1", "qmap1"), ("state2", "qmap2")):
+            if key in state:
+                zero = int(state[table].abs().argmin()) if state[key].dtype == torch.uint8 else 0
+                state[key].view(-1)[index] = zero
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts back what `tensors` gave, into state that bitsandbytes itself has laid out: in pages, with its look-up tables."""
