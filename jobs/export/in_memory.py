@@ -59,6 +59,8 @@ def _merge(model: Any, adapter: Path) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
 
+    from jobs.methods.tuning import merged
+
     know_tuners()
     try:
         tuned = PeftModel.from_pretrained(model, adapter)
@@ -69,6 +71,6 @@ def _merge(model: Any, adapter: Path) -> Any:
         raise ValueError(f"{len(unused)} adapter tensors match no tensor of the base, {min(unused)} among them")
     try:
         # Not peft's safe_merge: on 16-bit weights it rounds the update before it is added, and the sum again.
-        return tuned.merge_and_unload()
+        return merged(tuned)
     except (AttributeError, NotImplementedError) as failure:
         raise ValueError(f"{tuned.active_peft_config.peft_type.value} adapters do not merge into a base") from failure

@@ -1,0 +1,1 @@
+"""BitFit: the biases that a model has, and nothing else, are trained."""

@@ -1,0 +1,70 @@
+"""LoKr: the update is the Kronecker product of two small matrices, by PEFT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.methods.entry import Capabilities, Method, Setting
+from jobs.methods.settings import TARGETS, base_bits
+from jobs.methods.setup import Setup
+
+LOKR = Method(
+    id="lokr",
+    name="LoKr",
+    family="reparametrisation",
+    summary=(
+        "The update is the Kronecker product of a small matrix and a low-rank one. Very few trained numbers for an update of high rank, so "
+        "the adapter is a tiny file. Take it where many adapters are kept, or where LoRA learns the training rows by heart."
+    ),
+    paper="Yeh et al., Navigating Text-To-Image Customization: From LyCORIS Fine-Tuning to Model Evaluation, 2023, arXiv:2309.14859",
+    application="jobs.methods.lokr:apply",
+    learning_rate=2e-3,
+    settings=(
+        Setting("rank", "Rank", "int", 8, "Width of the second factor's own two factors; 4 to 32 is usual.", 1, 1024),
+        Setting("alpha", "Alpha", "float", 8, "The update is scaled by alpha / rank. As much as the rank is usual.", 0.001, 4096),
+        Setting(
+            "factor",
+            "Size of the first matrix",
+            "int",
+            0,
+            "A layer's sizes are split into two factors each, the first near this number. 0 splits near the square root: fewest numbers. "
+            "4 to 16 trains more.",
+            0,
+            256,
+        ),
+        Setting(
+            "decompose_both",
+            "First matrix of low rank too",
+            "bool",
+            False,
+            "Factorises the first matrix as well, where it is large enough.",
+        ),
+        Setting(
+            "dropout", "Dropout", "float", 0.0, "Share of the update's rows left out in each training step. 0 to 0.1 is usual.", 0, 0.9
+        ),
+        TARGETS,
+        base_bits(16, 8),
+    ),
+    capabilities=Capabilities(bases=(16, 8)),
+)
+
+
+def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
+    """The model with a LoKr adapter, kron(w1, w2) * alpha / rank; w1 is zero, so that step 0 is the base itself.
+
+    Raises `UserError`.
+    """
+    from peft import LoKrConfig
+
+    from jobs.methods.targets import target_names
+    from jobs.methods.tuning import adapted
+
+    config = LoKrConfig(
+        r=settings["rank"],
+        alpha=settings["alpha"],
+        rank_dropout=settings["dropout"],
+        decompose_factor=settings["factor"] or -1,
+        decompose_both=settings["decompose_both"],
+        target_modules=target_names(model, settings["targets"], method="lokr"),
+    )
+    return adapted(model, config, setup, method="lokr")

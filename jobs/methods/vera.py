@@ -1,0 +1,55 @@
+"""VeRA: one pair of frozen random matrices for all layers, and two trained vectors for each, by PEFT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.methods.entry import Capabilities, Method, Setting
+from jobs.methods.settings import TARGETS, base_bits
+from jobs.methods.setup import Setup
+
+VERA = Method(
+    id="vera",
+    name="VeRA",
+    family="reparametrisation",
+    summary=(
+        "All layers share one pair of random matrices that stay as they are; each layer learns two vectors that scale them. About a tenth "
+        "of LoRA's trained numbers. Take it where the adapter must be small; it wants a higher rank and learning rate than LoRA."
+    ),
+    paper="Kopiczko et al., VeRA: Vector-based Random Matrix Adaptation, 2023, arXiv:2310.11454",
+    application="jobs.methods.vera:apply",
+    learning_rate=4e-3,
+    settings=(
+        Setting("rank", "Rank", "int", 256, "Width of the shared random matrices. 256 to 1024 is usual.", 1, 8192),
+        Setting(
+            "start", "Start of d", "float", 0.1, "What the inner vector starts at; the outer one starts at zero. 0.1 is usual.", 1e-7, 10
+        ),
+        Setting(
+            "dropout", "Dropout", "float", 0.0, "Share of the adapter's inputs dropped while training. 0.05 helps on few rows.", 0, 0.9
+        ),
+        TARGETS,
+        base_bits(16, 8, 4),
+    ),
+    capabilities=Capabilities(bases=(16, 8, 4)),
+)
+
+
+def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
+    """The model with a VeRA adapter, (b * B) (d * A); b is zero, so that step 0 is the base itself.
+
+    A and B are drawn from the run's seed and lie in the adapter's file, so that they come back bit for bit. Raises `UserError`.
+    """
+    from peft import VeraConfig
+
+    from jobs.methods.targets import target_names
+    from jobs.methods.tuning import adapted
+
+    config = VeraConfig(
+        r=settings["rank"],
+        d_initial=settings["start"],
+        vera_dropout=settings["dropout"],
+        projection_prng_key=setup.seed,
+        save_projection=True,
+        target_modules=target_names(model, settings["targets"], method="vera"),
+    )
+    return adapted(model, config, setup, method="vera")
