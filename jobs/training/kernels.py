@@ -161,6 +161,7 @@ def failure(kernel: Kernel, call: Call, device: torch.device) -> str:
     generator = torch.Generator().manual_seed(0)
     shapes = ((call.heads, call.width), (call.key_heads, call.width), (call.key_heads, call.value_width), (call.heads, call.value_width))
     drawn = [torch.randn(1, heads, _TRIED[-1].stop, width, generator=generator).to(device, call.dtype) for heads, width in shapes]
+    drawn[0] /= call.score.scale * call.width**0.5  # scores of about one, whatever the scale, so that rounding is that of common ones
     score = replace(call.score, window=call.score.window and min(call.score.window, _TRIED_WINDOW))
     try:
         with torch.autocast(device.type, enabled=False):
@@ -170,7 +171,8 @@ def failure(kernel: Kernel, call: Call, device: torch.device) -> str:
         raise
     except Exception as error:  # noqa: BLE001 compilers and drivers fail in ways of their own; what they say is kept in the reason
         return f"failed ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})"
-    apart = max(float((one - other).norm() / other.norm().clamp_min(1.0)) for one, other in zip(found, wanted, strict=True))
+    # By a tensor's `max`, in which a number that is none prevails.
+    apart = float(torch.stack([(one - other).norm() / other.norm().clamp_min(1.0) for one, other in zip(found, wanted, strict=True)]).max())
     return "" if apart <= _AGREEMENT[call.dtype] else f"differs from rows alone (by {apart:.1e} of their size)"
 
 
