@@ -184,3 +184,23 @@ def test_lora_plus_moves_b_by_its_ratio(tmp_path):
 
 def test_a_method_without_rates_has_one():
     assert get_method("full").rate_factor({}, "model.layers.0.mlp.up_proj.weight") == 1.0
+
+
+@pytest.mark.parametrize(("kind", "flat"), [("adamw", True), ("adamw", False), ("adamw_8bit", False)])
+def test_what_is_forgotten_moves_no_more(kind, flat):
+    """Without a gradient a weight goes on with its momentum, but where that was reset; 4096 numbers, so that 8-bit state is 8-bit."""
+    weight, generator = nn.Parameter(torch.zeros(64, 64)), torch.Generator().manual_seed(1)
+    optimiser = make_optimiser(kind, grouped({"weight": weight}, 0.1, lambda _name: 1.0, lambda _name: False), flat=flat)
+    for _ in range(3):
+        optimiser.forget_gradients()
+        (weight * torch.randn(64, 64, generator=generator).abs()).sum().backward()
+        optimiser.step(1e-2)
+    before = weight.detach().clone()
+    forgotten = torch.tensor([5, 64, 4095])
+    optimiser.reset("weight", forgotten)
+    optimiser.forget_gradients()
+    (weight * 0.0).sum().backward()
+    optimiser.step(1e-2)
+    still = weight.detach().eq(before).flatten().nonzero().flatten()
+    assert still.tolist() == forgotten.tolist()
+    assert float(before.max()) < 0
