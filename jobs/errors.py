@@ -82,6 +82,28 @@ CATALOGUE: dict[str, ErrorText] = {
         "{place}: '{field}' {reason}.",
         "Give a list of at least two different answer texts, one of them the expected answer, or skip the row.",
     ),
+    "number_wrong": ErrorText(
+        "{place}: '{field}' holds {found}, not a finite number.", "Write a number, choose another column, or skip the row."
+    ),
+    "answers_wrong": ErrorText(
+        "{place}: '{field}' {reason}.",
+        "Give the answers as SQuAD does: each with its text and answer_start, the character of the context at which it begins (from 0); an "
+        "empty list where there is none. Or skip the row.",
+    ),
+    "choice_wrong": ErrorText(
+        "{place}: '{field}' holds {found}, which is none of the {count} choices.",
+        "Give the number of the right choice counted from 0, its letter (A is the first), or its text, or skip the row.",
+    ),
+    "row_unfit": ErrorText("{place}: {reason}, as the task {task} needs.", "Correct the row, or skip it."),
+    "label_unknown": ErrorText(
+        "{place}: the label '{label}' stands in no training row, so it cannot be learned.", "Correct it, or add training rows with it."
+    ),
+    "labels_wrong": ErrorText(
+        "The training rows have {count}; a classification needs from 2 to {most}.", "Check which column holds the label."
+    ),
+    "columns_unfit": ErrorText(
+        "The columns {columns} are not those of the task {task}, which needs {needed}.", "Map the columns by hand, or choose another task."
+    ),
     "chat_message": ErrorText("{place}: message {number} {reason}.", 'Write it as {{"role": "user", "content": "..."}}, or skip the row.'),
     "chat_role": ErrorText("{place}: message {number} has the role '{role}'.", "Use system, user or assistant, or skip the row."),
     "chat_tools": ErrorText(
@@ -177,6 +199,15 @@ CATALOGUE: dict[str, ErrorText] = {
     "task_cannot": ErrorText(
         "{method} does not train for the task {task}; it trains for: {known}.", "Choose another method, or another task for the run."
     ),
+    "model_task": ErrorText(
+        "A {architecture} cannot be trained for the task {task}; it can be trained for: {known}.",
+        "Choose another base model, or another task for the run.",
+    ),
+    "adapters_needed": ErrorText(
+        "{method} builds on at least {least} finished adapters ({kinds}); {given} given.",
+        "Choose the finished runs that it is to build on.",
+    ),
+    "adapters_unwanted": ErrorText("{method} builds on no finished adapters.", "Leave them out, or choose a method that does."),
     "method_cannot": ErrorText("{method} cannot train this model: {reason}.", "{instead}"),
     "resume_mismatch": ErrorText(
         "The checkpoint {path} belongs to another run: its {what} differs.", "Resume with the spec and the data that it was made with."

@@ -16,24 +16,28 @@ import torch
 
 from jobs.data.token_cache import TokenCache
 from jobs.data.tokens import LENGTH_CAP
-from jobs.device import Device, choose_precision
+from jobs.device import Device, choose_precision, torch_name
 from jobs.errors import GraftError
 from jobs.export.context import ExportContext
 from jobs.export.export import export_run
+from jobs.geometry import default_folder
 from jobs.held_out import HeldOut
 from jobs.methods.entry import Method, SettingValue
 from jobs.methods.hooks import Hooks
 from jobs.methods.registry import get_method
 from jobs.methods.setup import Setup
+from jobs.models.architectures import require_task
 from jobs.models.device import probe
+from jobs.models.heads import fresh_heads
 from jobs.models.loading import DTYPES, load_model, load_tokenizer
 from jobs.spec import RunSpec
+from jobs.tasks.registry import make_work
+from jobs.tasks.work import Means, Rows, Work
 from jobs.training import checkpoint
-from jobs.training.checks import choose_forward
-from jobs.training.libraries import Libraries, default_folder
+from jobs.training.libraries import Libraries
 from jobs.training.loop import Trainer
 from jobs.training.order import Order
-from jobs.training.rowsets import EncodedSets, RowSets, tokenise_rows
+from jobs.training.rowsets import EncodedSets
 
 # Rows whose loss is measured while training: enough for a smooth curve, few enough not to hold up the training.
 VALIDATION_ROWS = 200
@@ -42,9 +46,14 @@ PARITY_ROWS = 8
 
 @dataclass(frozen=True)
 class Session:
-    """What every phase needs: the spec and what follows from it, where to write, whom to tell, and whether the run is wanted to end."""
+    """What every phase needs: the spec and what follows from it, where to write, whom to tell, and whether the run is wanted to end.
+
+    `work` is what the run's task does in each phase; `architecture` is the base model's.
+    """
 
     spec: RunSpec
+    work: Work
+    architecture: str
     method: Method
     settings: dict[str, SettingValue]
     device: Device
@@ -55,17 +64,20 @@ class Session:
 
     @classmethod
     def open(cls, spec: RunSpec, out: Path, emit: Callable[..., Any], stop: Callable[[], bool]) -> Session:
-        """Looks at the device, and refuses by `UserError` what it or the method cannot do."""
+        """Looks at the device, and refuses by `UserError` what it, the method or the model cannot do."""
         method, device = get_method(spec.method.id), probe()
         settings = method.resolve(dict(spec.method.settings))
         method.check_task(spec.task)
+        method.check_adapters(spec.method.adapters)
         method.check_device(device)
-        return cls(spec, method, settings, device, choose_precision(spec.training.precision, device), out, emit, stop)
+        architecture = require_task(Path(spec.model.path), spec.task)
+        work = make_work(spec.task)
+        return cls(spec, work, architecture, method, settings, device, choose_precision(spec.training.precision, device), out, emit, stop)
 
     @property
     def torch_device(self) -> str:
         """The device in torch's words."""
-        return "cuda:0" if self.device["kind"] == "cuda" else "cpu"
+        return torch_name(self.device)
 
     def phase(self, name: str, total: int | None, unit: str) -> Callable[[int], None]:
         """Opens a phase and returns what tells of its progress. That raises `GraftError("preempted")` where the run is wanted to end."""
@@ -89,9 +101,9 @@ def execute(
     session = Session.open(spec, out, emit, stop)
     torch.set_num_threads(session.device["threads"])
     rows, tokenizer = _tokenise(session, cache)
-    model = _load(session)
+    model = _load(session, tokenizer)
     encoded = rows.encoded(spec.training, _length_limit(model))
-    setup = _setup(session, encoded, tokenizer)
+    setup = _setup(session, encoded, tokenizer, resume, fresh_heads(model))
     trainer = _prepare(session, apply_method(session.method, model, session.settings, setup), setup, encoded)
     start = _restore(trainer, resume)
     emit("plan", **_plan(session, trainer, encoded, start))
@@ -99,7 +111,7 @@ def execute(
 
     held_out = HeldOut(session, rows, encoded, tokenizer)
     with _saving(trainer):
-        with _adapter_off(trainer.forward.model):
+        with _as_base(trainer):
             held_out.compare("base", trainer, again=False)
         if trainer.progress.step == 0 and trainer.validation and rows.held_out_split != "validation":
             trainer.validate("base")
@@ -109,20 +121,15 @@ def execute(
     return trainer.progress.step
 
 
-def _tokenise(session: Session, cache: TokenCache) -> tuple[RowSets, Any]:
+def _tokenise(session: Session, cache: TokenCache) -> tuple[Rows, Any]:
     """The rows, and the tokenizer."""
-    spec = session.spec
     report = session.phase("tokenizing", None, "rows")
-    folder = Path(spec.model.path)
-    tokenizer = load_tokenizer(folder)
-    rows = tokenise_rows(
-        spec.data, tokenizer, model_folder=folder, loss_on=spec.training.loss_on, seed=spec.seed, cache=cache, report=report
-    )
-    return rows, tokenizer
+    tokenizer = load_tokenizer(Path(session.spec.model.path), writes=session.work.needs_end)
+    return session.work.read(session.spec, tokenizer, architecture=session.architecture, cache=cache, report=report), tokenizer
 
 
-def _load(session: Session) -> Any:
-    """The base model."""
+def _load(session: Session, tokenizer: Any) -> Any:
+    """The base model, with what the task puts upon it."""
     report = session.phase("loading", None, "tensors")
     model = load_model(
         Path(session.spec.model.path),
@@ -130,17 +137,21 @@ def _load(session: Session) -> Any:
         trains_base=not session.method.capabilities.adapter,
         bits=session.method.base_bits(session.settings),
         device=session.torch_device,
+        head=session.work.head(tokenizer, session.spec.seed),
     )
     report(sum(1 for _ in model.parameters()))
     return model
 
 
 def _length_limit(model: Any) -> int:
-    """The positions that the model knows, where its config says so."""
-    return getattr(model.config, "max_position_embeddings", None) or LENGTH_CAP
+    """The positions that the model knows, where its config says so; RoBERTa and its like begin to count behind the padding token's."""
+    limit: int = getattr(model.config, "max_position_embeddings", None) or LENGTH_CAP
+    counted = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    before = max((padding + 1 for module in counted if (padding := getattr(module, "padding_idx", None)) is not None), default=0)
+    return limit - before
 
 
-def _setup(session: Session, encoded: EncodedSets, tokenizer: Any) -> Setup:
+def _setup(session: Session, encoded: EncodedSets, tokenizer: Any, resume: Sequence[Path] = (), heads: tuple[str, ...] = ()) -> Setup:
     """What the method is told of the run."""
     spec, rows = session.spec, encoded.train.rows
     order = Order(len(rows), spec.training.micro_batch, spec.training.gradient_accumulation, spec.seed)
@@ -150,8 +161,33 @@ def _setup(session: Session, encoded: EncodedSets, tokenizer: Any) -> Setup:
         total_steps=order.total_steps(spec.training.epochs, spec.training.max_steps),
         rows=rows,
         tokenizer=tokenizer,
+        heads=heads,
         adapters=tuple(Path(adapter) for adapter in spec.method.adapters),
+        base_folder=Path(spec.model.path),
+        kept=_kept(session, encoded, resume),
+        progress=_start_progress(session),
     )
+
+
+def _kept(session: Session, encoded: EncodedSets, resume: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """What the method left in the checkpoint that the run goes on from. Raises `UserError("resume_mismatch")`."""
+    path = checkpoint.newest([session.out, *resume])
+    if path is None:
+        return {}
+    checkpoint.require_same_run(path, checkpoint.read_state(path), _fingerprint(session.spec, encoded))
+    return checkpoint.read_method(path)
+
+
+def _start_progress(session: Session) -> Callable[[int, int, str], None]:
+    """Tells how far a method's start is, a hundred times at most, and ends the run where that is wanted."""
+
+    def report(done: int, total: int, unit: str) -> None:
+        if session.stop():
+            raise GraftError("preempted", step=0)
+        if done * 100 // total > (done - 1) * 100 // total:
+            session.emit("phase", name="loading", done=done, total=total, unit=unit)
+
+    return report
 
 
 def apply_method(method: Method, model: Any, settings: dict[str, SettingValue], setup: Setup) -> Any:
@@ -176,14 +212,8 @@ def _prepare(session: Session, model: Any, setup: Setup, encoded: EncodedSets) -
     spec = session.spec
     compiles = spec.engine.compile and session.torch_device == "cpu"
     libraries = Libraries(default_folder() if compiles else None, exact=session.precision == "float32")
-    forward, reasons = choose_forward(
-        model,
-        encoded.train.rows[: spec.training.micro_batch],
-        dtype=DTYPES[session.precision],
-        device=session.torch_device,
-        batching=spec.training.batching,
-        engine=spec.engine,
-    )
+    means = Means(DTYPES[session.precision], session.torch_device)
+    forward, reasons = session.work.forward(model, encoded.train.rows[: spec.training.micro_batch], means, spec)
     for reason in reasons:
         session.emit("warning", code="slow_path", message=reason, remedy="Nothing to do: the result is the same, it only takes longer.")
     return Trainer(
@@ -201,6 +231,7 @@ def _prepare(session: Session, model: Any, setup: Setup, encoded: EncodedSets) -
         rate_of=partial(session.method.rate_factor, session.settings),
         libraries=libraries,
         hooks=make_hooks(session.method, model, session.settings, setup),
+        figures=session.work.figures,
     )
 
 
@@ -209,8 +240,9 @@ def _fingerprint(spec: RunSpec, encoded: EncodedSets) -> dict[str, Any]:
     training = asdict(spec.training)
     digest = hashlib.sha256()
     for row in encoded.train.rows:
-        digest.update(row.ids.tobytes() + row.trained.tobytes())
+        digest.update(row.content)
     return {
+        "task": spec.task,
         "method": asdict(spec.method),
         "training": {key: value for key, value in training.items() if not key.endswith("_every_steps")},
         "seed": spec.seed,
@@ -283,13 +315,14 @@ def _tell_of_rows(session: Session, encoded: EncodedSets) -> None:
 
 
 @contextmanager
-def _adapter_off(model: Any) -> Iterator[None]:
+def _as_base(trainer: Trainer) -> Iterator[None]:
     """The base model, as it was before the method changed it."""
-    if hasattr(model, "disable_adapter"):
-        with model.disable_adapter():
+    try:
+        with trainer.hooks.as_base():
+            trainer.forward.refresh()
             yield
-    else:
-        yield
+    finally:
+        trainer.forward.refresh()
 
 
 @contextmanager
@@ -323,7 +356,9 @@ def _export(session: Session, trainer: Trainer, held_out: HeldOut) -> None:
             probe=trainer.progress.results["probe"],
             precision=session.precision,
             facts=_facts(spec, trainer, encoded),
-            held_out=[row.ids.tolist() for row in compared[:PARITY_ROWS]],
+            held_out=session.work.compared(compared[:PARITY_ROWS]),
+            head=session.work.head(held_out.tokenizer, spec.seed),
+            logits=session.work.logits,
             emit=session.emit,
             reevaluate=lambda model, name: held_out.measure(forward.of(model), name, trainer),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
@@ -64,7 +64,7 @@ class Capabilities:
     - `adapter`: it leaves an adapter; false where the base itself is trained.
     - `combines`: several of its adapters on one base can be combined into one.
     - `needs` of the architecture: `biases`, `decoder` (a causal model).
-    - `adapters`: how many finished adapters it builds on, at least.
+    - `adapters`: how many finished adapters it builds on, at least; `adapters_of`: the ids of the methods that these may be of.
     """
 
     tasks: tuple[Task, ...] = TASKS
@@ -75,6 +75,7 @@ class Capabilities:
     combines: bool = False
     needs: tuple[Need, ...] = ()
     adapters: int = 0
+    adapters_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,17 @@ class Method:
         if task not in self.capabilities.tasks:
             known = ", ".join(self.capabilities.tasks)
             raise UserError("task_cannot", method=self.name, task=task, known=known, where={"field": "method.id"})
+
+    def check_adapters(self, given: Sequence[str]) -> None:
+        """Raises `UserError`: `adapters_needed` where there are fewer finished adapters than it builds on, `adapters_unwanted` where it
+        builds on none.
+        """
+        least, where = self.capabilities.adapters, {"field": "method.adapters"}
+        if given and not least:
+            raise UserError("adapters_unwanted", method=self.name, where=where)
+        if len(given) < least:
+            kinds = " or ".join(self.capabilities.adapters_of)
+            raise UserError("adapters_needed", method=self.name, least=least, given=len(given), kinds=kinds, where=where)
 
     def check_device(self, device: Device) -> None:
         """Raises `UserError("device_cannot")` where this method does not run on such a device."""

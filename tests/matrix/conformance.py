@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import traceback
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from jobs.models.opened import open_model
 from jobs.spec import RunSpec, Task
 from tests.matrix.models import Material, architectures, material
 from tests.matrix.outside import Outside
-from tests.matrix.running import MIDDLE, STEPS, load_base, make_spec, prepare
+from tests.matrix.running import MIDDLE, STEPS, finished_adapter, load_base, make_spec, prepare, unzip
 
 # The loss of the rows trained on must fall by this share of itself at the method's own learning rate, in `STEPS` steps.
 LEAST_FALL = 1e-4
@@ -97,7 +96,7 @@ def check(cell: Cell, place: Workplace, out: Path) -> Report:
     started = time.monotonic()
     report, method = Report(cell), get_method(cell.method)
     given = material(place.root, cell.architecture, cell.task)
-    spec = make_spec(cell.method, _settings(method, cell.bits), cell.task, given, _adapters(method, cell, given, out))
+    spec = make_spec(cell.method, _settings(method, cell.bits), cell.task, given, _adapters(cell, method, given, out))
     trial = _Trial(cell, method, spec, out=out, place=place)
     for name, holds in trial.checks().items():
         report.faults[name], report.traces[name] = _outcome(holds)
@@ -112,14 +111,13 @@ def _settings(method: Method, bits: Bits) -> dict[str, Any]:
     return {BASE_BITS: str(bits)} if len(method.capabilities.bases) > 1 else {}
 
 
-def _adapters(method: Method, cell: Cell, given: Material, out: Path) -> list[Path]:
-    """Finished adapters for a method that builds on some: LoRA of two seeds, unless the method says what it takes."""
-    return [_finished(cell, given, out / f"first-{number}", number) for number in range(method.capabilities.adapters)]
-
-
-def _finished(cell: Cell, given: Material, out: Path, seed: int) -> Path:
-    """The adapter of a short run."""
-    raise NotImplementedError(out, seed, given, cell)
+def _adapters(cell: Cell, method: Method, given: Material, out: Path) -> list[Path]:
+    """Finished adapters for a method that builds on some, each of a short run with a seed of its own."""
+    found = []
+    for seed in range(method.capabilities.adapters):
+        first = make_spec(method.capabilities.adapters_of[0], {}, cell.task, given, steps=2, seed=seed)
+        found.append(finished_adapter(first, out / f"first-{seed}"))
+    return found
 
 
 def _outcome(holds: Callable[[], str]) -> tuple[str, str]:
@@ -155,7 +153,7 @@ class _Trial:
         self.trained = sum(parameter.numel() for parameter in run.trainer.parameters.values())
         if not self.trained:
             return "nothing is trained"
-        with run.adapter_off():
+        with run.as_base():
             self.base_found = _logits(run.model, self.rows)
             run.measure("base")
         start = run.trainer.validate("base")
@@ -218,8 +216,7 @@ class _Trial:
         if self.method.capabilities.merges:
             wanted |= {"merged"} if self.cell.bits == 16 else {"merged-original", "merged-dequantised"}
         self.download = self.out / "download"
-        with zipfile.ZipFile(self.out / "straight" / self.artifacts[self.kind]["path"]) as archive:
-            archive.extractall(self.download)
+        unzip(self.run, self.artifacts[self.kind], self.download)
         if self.artifacts.keys() != wanted:
             return f"artifacts {sorted(self.artifacts)} in place of {sorted(wanted)}; {' '.join(refused)}"
         return _apart(self.tuned, _logits(self.run.model, self.rows), "the trained model after its export")
@@ -251,8 +248,7 @@ class _Trial:
         adapter = self.out / "adapter-for-original"
         self.run.trainer.hooks.save_for_original(adapter)
         upon_original = open_model(self.base, adapter, precision="float32")
-        with zipfile.ZipFile(self.out / "straight" / self.artifacts["merged-original"]["path"]) as archive:
-            archive.extractall(self.out / "merged-original")
+        unzip(self.run, self.artifacts["merged-original"], self.out / "merged-original")
         merged = open_model(self.out / "merged-original", None, precision="float32")
         wanted, found = (_logits(opened.model, self.rows) for opened in (upon_original, merged))
         return _apart(wanted, found, "the model merged into the original base", ROUNDING_OF_MERGE) or self._merged_is_off(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     made = Workplace(tmp_path_factory.mktemp("matrix"))
     yield made
     made.close()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty folder that goes with the test: a cell leaves some megabytes."""
+    with tempfile.TemporaryDirectory(prefix="graft-matrix-") as name:
+        yield Path(name)
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,21 @@ class Prepared:
         """Leaves the artifacts in the run's folder."""
         phases._export(self.session, self.trainer, self.held_out)
 
-    def adapter_off(self) -> Any:
-        """Within it, the model is what `base` is measured on."""
+    def as_base(self) -> Any:
+        """Within it the model is what `base` is measured on."""
         return phases._as_base(self.trainer)
 
 
-def make_spec(method: str, settings: dict[str, Any], task: Task, material: Material, adapters: Sequence[Path] = ()) -> RunSpec:
+def make_spec(
+    method: str,
+    settings: dict[str, Any],
+    task: Task,
+    material: Material,
+    adapters: Sequence[Path] = (),
+    *,
+    steps: int = STEPS,
+    seed: int = 0,
+) -> RunSpec:
     """A run in float32 whose every step is a whole epoch, so that losses of steps compare; held-out rows are those trained on.
 
     Constant learning rate, the method's own.
@@ -82,12 +92,13 @@ def make_spec(method: str, settings: dict[str, Any], task: Task, material: Mater
         task=task,
         method=MethodSpec(id=method, settings=settings, adapters=[str(folder) for folder in adapters]),
         training=TrainingSpec(
-            epochs=1000, max_steps=STEPS, schedule="constant", warmup_share=0.0, micro_batch=ROWS // 2, gradient_accumulation=2,
+            epochs=1000, max_steps=steps, schedule="constant", warmup_share=0.0, micro_batch=ROWS // 2, gradient_accumulation=2,
             precision="float32", checkpoint_every_steps=MIDDLE, evaluate_every_steps=MIDDLE,
         ),
         engine=EngineSpec(compile=False),
         evaluation=EvaluationSpec(generate=False, samples=0, retention=False),
         export=ExportSpec(merge="both", dtype="float32"),
+        seed=seed,
         name="matrix",
     )  # fmt: skip
 
@@ -114,6 +125,23 @@ def load_base(spec: RunSpec, out: Path) -> Any:
     """The base model as the run of `spec` loads it."""
     session = phases.Session.open(spec, out, Events().emit, lambda: False)
     return phases._load(session)
+
+
+def finished_adapter(spec: RunSpec, out: Path) -> Path:
+    """The folder of the adapter that a whole run of `spec` leaves."""
+    run = prepare(replace(spec, export=ExportSpec(merge="none")), out)
+    with run.as_base():
+        run.measure("base")
+    run.trainer.run()
+    run.export()
+    return unzip(run, run.events.of("artifact")[0], out / "adapter")
+
+
+def unzip(run: Prepared, artifact: dict[str, Any], folder: Path) -> Path:
+    """The files of an artifact (the data of its event), as a user gets them."""
+    with zipfile.ZipFile(run.session.out / artifact["path"]) as archive:
+        archive.extractall(folder)
+    return folder
 
 
 def _disturb(number: int) -> None:
