@@ -83,7 +83,7 @@ class Elementwise:
 
     def _gated(self, module: Any) -> Callable[..., Tensor] | None:
         """down(activation(gate(x)) * up(x))."""
-        if not _GATED.search(_one_expression(type(module))):
+        if not _GATED.search(_one_expression(type(module).forward)):
             return None
         sample = torch.linspace(-6, 6, 97)
         for name, (function, _) in regions.ACTIVATIONS.items():
@@ -212,9 +212,8 @@ class _Gate(torch.autograd.Function):
 
 
 @cache
-def _one_expression(kind: type) -> str:
+def _one_expression(forward: Callable[..., Any]) -> str:
     """The source of a forward(self, x) that is one expression; else nothing."""
-    forward: Any = getattr(kind, "forward", None)
     try:
         source = inspect.getsource(forward)
     except (OSError, TypeError):
