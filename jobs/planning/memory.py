@@ -9,7 +9,7 @@ from jobs.planning.batches import RowLengths
 from jobs.planning.passing import held_by_head, held_by_layer_backward
 from jobs.planning.phases import evaluating, exporting, loading, preparing
 from jobs.planning.shape import ModelShape
-from jobs.planning.tensors import Step, kept_by_layer, kept_whole
+from jobs.planning.tensors import Step, kept_by_layer, kept_when_checkpointed, kept_whole
 from jobs.planning.way import Way
 from jobs.planning.weights import (
     adapter_parameters,
@@ -27,8 +27,8 @@ Parts = dict[str, float]
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes of torch's allocator by phase (`loading`, `preparing`, `training`, `evaluating`, `exporting`), and by part at the worst moment of
-    training.
+    """Bytes of torch's allocator by phase (`loading`, `preparing`, `training`, `evaluating`, `exporting`), and by part at the worst moment
+    of training.
 
     `runtime` is what the process takes besides: Python, libraries, CUDA's context.
     """
@@ -93,7 +93,7 @@ def training_moments(step: Step) -> dict[str, Parts]:
     backward = sum(held_by_layer_backward(step).values())
     there = gradients if way.gradients_stay else 0
     if way.training.gradient_checkpointing:
-        kept, rebuilt = layers * way.stream_bytes * step.tokens * shape.hidden, layer
+        kept, rebuilt = layers * sum(kept_when_checkpointed(step).values()), layer
     else:
         kept, rebuilt = layers * layer, 0.0
     output = head.get("gradient of the output layer", 0.0)

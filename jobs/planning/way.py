@@ -18,7 +18,8 @@ _ATTENTION_LAYER = re.compile(r"\.(self_attn|self_attention|attention|attn)\.[^.
 
 @dataclass(frozen=True)
 class Way:
-    """The run in the planner's terms. `rank` is 0 and `targets` are none where there is no adapter; `base_bits` is 4 or 8 for a quantised base.
+    """The run in the planner's terms. `rank` is 0 and `targets` are none where there is no adapter; `base_bits` is 4 or 8 for a quantised
+    base.
 
     `trains_base`: every weight trains, and is then held in float32. `dropout` keeps LoRA from being computed as one product. `compiled` are
     the regions that have a library (`jobs.planning.compiled`).

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.geometry import Geometry
-from jobs.geometry import default_folder as default_folder  # until jobs.run takes it from there
 from jobs.training import region
 from jobs.training.compiling import to_json
 
