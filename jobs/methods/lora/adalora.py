@@ -109,4 +109,5 @@ class AdaloraHooks(Hooks):
 def _distance(rows: Tensor) -> Tensor:
     """How far rows [rank, width] are from orthonormal, float32 []."""
     identity = torch.eye(len(rows), device=rows.device)
-    return torch.linalg.matrix_norm(rows @ rows.t() - identity)
+    distance: Tensor = torch.linalg.matrix_norm(rows @ rows.t() - identity)
+    return distance

@@ -84,7 +84,7 @@ def _watch(layer: Any, sketch: _Gradient) -> Any:
 
     def see(_layer: Any, given: tuple[Tensor, ...], output: Tensor) -> None:
         x = flat(given[0])
-        output.register_hook(lambda gradient: sketch.add(x, flat(gradient)))
+        output.register_hook(lambda gradient: sketch.add(x, flat(gradient)))  # type: ignore[no-untyped-call]
 
     return layer.register_forward_hook(see)
 

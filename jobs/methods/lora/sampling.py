@@ -61,10 +61,7 @@ def shared_inputs(model: Any, layers: dict[str, Any], row: Any) -> list[list[str
 @contextmanager
 def seeing_inputs(layers: dict[str, Any], see: Any) -> Iterator[None]:
     """Within it `see(name, input)` is called whenever one of `layers` runs; the input is [..., inputs]."""
-    hooks = [
-        layer.register_forward_pre_hook(lambda _layer, given, name=name: see(name, given[0]))  # type: ignore[misc]
-        for name, layer in layers.items()
-    ]
+    hooks = [layer.register_forward_pre_hook(lambda _layer, given, name=name: see(name, given[0])) for name, layer in layers.items()]
     try:
         yield
     finally:
