@@ -208,6 +208,9 @@ CATALOGUE: dict[str, ErrorText] = {
         "Choose the finished runs that it is to build on.",
     ),
     "adapters_unwanted": ErrorText("{method} builds on no finished adapters.", "Leave them out, or choose a method that does."),
+    "adapter_unfit": ErrorText(
+        "{method} cannot build on the run {run}: its adapter is of another base than {model}, or of another kind.", "Choose other runs."
+    ),
     "method_cannot": ErrorText("{method} cannot train this model: {reason}.", "{instead}"),
     "resume_mismatch": ErrorText(
         "The checkpoint {path} belongs to another run: its {what} differs.", "Resume with the spec and the data that it was made with."

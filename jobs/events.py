@@ -13,9 +13,11 @@ The data of each kind (all sizes in bytes, all times in seconds):
 - `step`: `step epoch loss learning_rate gradient_norm tokens tokens_per_second elapsed_seconds eta_seconds memory`
   (`memory`: `resident_bytes` on CPU; `allocated_bytes reserved_bytes device_used_bytes device_total_bytes` on CUDA)
 - `eval`: `step epoch split model loss perplexity token_accuracy exact_match label_accuracy choice_accuracy choice_accuracy_normalised
-  rows tokens seconds`; `split` is `validation`, `test` or `probe` (Graft's general probe, with `kinds`: for each kind of item `loss
-  token_accuracy choice_accuracy choice_accuracy_normalised rows tokens`), `model` is `base`, `tuned`, `merged`, `dequantised` or `stored`
-  (a fully trained model in the narrower dtype of its download); what was not measured is null
+  metrics rows tokens seconds`; `split` is `validation`, `test` or `probe` (Graft's general probe, with `kinds`: for each kind of item
+  `loss token_accuracy choice_accuracy choice_accuracy_normalised rows tokens`), `model` is `base`, `tuned`, `merged`, `dequantised` or
+  `stored` (a fully trained model in the narrower dtype of its download); what was not measured is null. `metrics` holds the figures of
+  tasks other than writing, by the ids of `jobs.tasks.registry` (`accuracy f1_macro f1_positive matthews`, `pearson spearman
+  mean_squared_error`, `exact_match f1`; shares from 0 to 1): all of them on the held-out rows, some or none while the training goes on
 - `sample`: `step model index prompt answer expected correct`
 - `log`: `level message`
 - `method`: `step name` and what a method shows of its inside. `block_scores` (block-sparse): `modules`, for each adapted module `layer

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jobs.evaluation import evaluate, measure_probe
+from jobs.evaluation import measure_probe
 from jobs.events import finite
-from jobs.training.forward import Forward
+from jobs.tasks.work import Held, Rows
 from jobs.training.loop import Trainer
-from jobs.training.loss import DatasetLoss, dataset_loss
-from jobs.training.rowsets import EncodedSets, RowSets
+from jobs.training.loss import dataset_loss
+from jobs.training.rowsets import EncodedSets
+from jobs.training.running import Runner
 
 if TYPE_CHECKING:
     from jobs.run import Session
@@ -23,15 +24,14 @@ class HeldOut:
     """The rows that models are compared on."""
 
     session: Session
-    rows: RowSets
+    rows: Rows
     encoded: EncodedSets
     tokenizer: Any
 
     @property
-    def records(self) -> list[Any]:
-        """Those of them that have a token to measure."""
-        encoded = self.encoded.of(self.rows.held_out_split)
-        return [self.rows.held_out[index] for index in encoded.indices]
+    def held(self) -> Held:
+        """Records and tokens."""
+        return Held(self.rows.held_out, self.encoded.of(self.rows.held_out_split), self.tokenizer)
 
     def compare(self, name: str, trainer: Trainer, *, again: bool = True) -> None:
         """Measures the trainer's model as it is, on the held-out rows and on the probe, and keeps the figures with its progress.
@@ -39,13 +39,13 @@ class HeldOut:
         What is there already is measured `again` only where that is wanted.
         """
         results = trainer.progress.results
-        if self.records and (again or name not in results):
+        if self.held.rows.rows and (again or name not in results):
             results[name] = self.measure(trainer.forward, name, trainer)
         probed = results.setdefault("probe", {})
-        if self.session.spec.evaluation.retention and (again or name not in probed):
+        if self.session.work.writes and self.session.spec.evaluation.retention and (again or name not in probed):
             probed[name] = self.probe(trainer.forward, name, trainer)
 
-    def probe(self, forward: Forward, name: str, trainer: Trainer) -> dict[str, Any]:
+    def probe(self, forward: Runner, name: str, trainer: Trainer) -> dict[str, Any]:
         """What a model makes of the general probe: emits its `eval` event under `name`, and returns its data."""
         report = self.session.phase("evaluating", None, "rows")
         forward.model.eval()
@@ -60,24 +60,12 @@ class HeldOut:
         self.session.emit("eval", **data)
         return dict(finite(data))
 
-    def measure(self, forward: Forward, name: str, trainer: Trainer) -> dict[str, Any]:
+    def measure(self, forward: Runner, name: str, trainer: Trainer) -> dict[str, Any]:
         """Evaluates a model, emits its `eval` and `sample` events under `name`, and returns the data of the `eval`."""
-        encoded = self.encoded.of(self.rows.held_out_split).rows
         report = self.session.phase("evaluating", None, "rows")
         forward.model.eval()
-
-        def loss_of() -> DatasetLoss:
-            return dataset_loss(forward, encoded, lambda done, _: report(done))
-
         with _autocast(forward):
-            found = evaluate(
-                forward.model,
-                self.tokenizer,
-                self.records,
-                self.session.spec.evaluation,
-                loss_of=loss_of,
-                progress=lambda done, _: report(done),
-            )
+            found = self.session.work.evaluate(forward, self.held, self.session.spec.evaluation, lambda done, _: report(done))
         samples = found.pop("samples")
         step = trainer.progress.step
         self.session.emit("eval", step=step, epoch=trainer.epoch, split=self.rows.held_out_split, model=name, **found)
@@ -87,6 +75,6 @@ class HeldOut:
         return measured
 
 
-def _autocast(forward: Forward) -> torch.autocast:
+def _autocast(forward: Runner) -> torch.autocast:
     """The arithmetic that the run trains in."""
     return torch.autocast(forward.device.split(":")[0], dtype=forward.dtype, enabled=forward.dtype != torch.float32)

@@ -16,7 +16,10 @@ from jobs.errors import UserError
 
 VERSION = 1
 
-Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "classification", "text"]
+Format = Literal[
+    "messages", "sharegpt", "alpaca", "prompt_completion", "classification", "text",
+    "sequence_classification", "regression", "question_answering", "multiple_choice",
+]  # fmt: skip
 Task = Literal["causal_lm", "sequence_classification", "regression", "question_answering", "multiple_choice", "seq2seq_lm"]
 TASKS: tuple[Task, ...] = get_args(Task)
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -52,6 +55,8 @@ class Mapping:
     Fields by format: `messages`: messages; `sharegpt`: conversations, from, value; `alpaca`: instruction, input, output, (system);
     `prompt_completion`: prompt, completion; `classification`: text, label; `text`: text. `messages` and `prompt_completion` may have
     `choices`: a list of answers, the expected one among them, to be told apart by likelihood in an evaluation.
+    Of tasks other than `causal_lm`: `sequence_classification`: text, label, (text_b); `regression`: text, number, (text_b);
+    `question_answering`: question, context, answers; `multiple_choice`: question, choices, answer, (context).
     `instruction` is put before the text of a classification row (and is the system message of the others where they have none).
     """
 
@@ -132,11 +137,11 @@ class EngineSpec:
     """The engine's fast ways. Each gives what the plain way gives, but for the rounding of the arithmetic, and can be switched off; where
     the model or the device does not allow one, the plain way is taken. (Packing is `training.batching`.)
 
-    `segment_attention`: short rows by our own attention, forward and backward, in place of torch's. `shared_prefix`: what all rows of a
-    micro-batch begin with is computed once. `label_head`: logits at label positions alone, tile by tile. `one_gemm_lora`: base and LoRA
-    update in one matrix product, layers that read the same input together. `compile`: elementwise regions by inductor. `flat_optimiser`:
-    all trained weights updated as one. `packed_weights`: frozen float32 weights in oneDNN's layout (CPU; a second copy of them).
-    `prefetch`: batches made ahead in a thread, where a GPU computes.
+    `segment_attention`: short rows by our own attention, forward and backward, in place of torch's; on a GPU all rows in one call of
+    FlashAttention or flex_attention. `shared_prefix`: what all rows of a micro-batch begin with is computed once. `label_head`: logits at
+    label positions alone, tile by tile. `one_gemm_lora`: base and LoRA update in one matrix product, layers that read the same input
+    together. `compile`: elementwise regions by inductor. `flat_optimiser`: all trained weights updated as one. `packed_weights`: frozen
+    float32 weights in oneDNN's layout (CPU; a second copy of them). `prefetch`: batches made ahead in a thread, where a GPU computes.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT

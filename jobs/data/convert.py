@@ -1,4 +1,4 @@
-"""A raw row and a mapping give a record, in exactly one of three shapes:
+"""A raw row and a mapping give a record. For writing it has exactly one of three shapes (those of other tasks: `jobs.data.task_rows`):
 
 `{"messages": [{"role", "content", ("weight")}, ...], ("label"), ("choices")}`, `{"prompt", "completion", ("choices")}`, `{"text"}`.
 Nothing is guessed: what cannot be said in these shapes without loss (tool calls, pictures) is refused with the reason.
@@ -9,7 +9,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, cast
 
-from jobs.data import names
+from jobs.data import names, task_rows
+from jobs.data.cells import BadRowError, joined, label_in, text_in, whole
 from jobs.data.formats import turns_of
 from jobs.data.rows import Problem, Record, Row, kind_of, problem
 from jobs.spec import Mapping
@@ -19,17 +20,11 @@ _TOOL_FIELDS = ("tool_calls", "function_call", "tool_call_id")
 _TOOL_COLUMNS = ("tools", "functions")
 
 
-class _BadRowError(Exception):
-    def __init__(self, code: str, **blanks: Any) -> None:
-        super().__init__(code)
-        self.code, self.blanks = code, blanks
-
-
 def to_record(row: Row, mapping: Mapping) -> Record | Problem:
     """The record of a row, or what is wrong with the row."""
     try:
         return _CONVERTERS[mapping.format](row.value, mapping)
-    except _BadRowError as bad:
+    except BadRowError as bad:
         return problem(bad.code, row, **bad.blanks)
 
 
@@ -37,7 +32,7 @@ def conversation(row: Row, column: str) -> list[Message] | Problem:
     """The turns in a column of a row, whoever speaks last, or what is wrong with them."""
     try:
         return _turns(row.value, column, "role", "content")
-    except _BadRowError as bad:
+    except BadRowError as bad:
         return problem(bad.code, row, **bad.blanks)
 
 
@@ -53,40 +48,10 @@ def record_warnings(record: Record, row: Row) -> list[Problem]:
     return found
 
 
-def _text(value: dict[str, Any], column: str, *, answer: bool = False, optional: bool = False) -> str:
-    """A cell as text; numbers are written as they stand."""
-    cell = value.get(column)
-    if cell is None and optional:
-        return ""
-    if cell is None:
-        raise _BadRowError("field_missing", field=column)
-    if isinstance(cell, bool) or not isinstance(cell, str | int | float):
-        raise _BadRowError("field_type", field=column, found=kind_of(cell))
-    text = _whole(str(cell))
-    if not text.strip() and not optional:
-        raise _BadRowError("answer_empty" if answer else "text_empty", field=column)
-    return text
-
-
-def _whole(text: str) -> str:
-    """Refuses what could not be written again: it may come from a column of Parquet or from JSON within a cell, unchecked so far."""
-    if "\x00" in text:
-        raise _BadRowError("text_broken", what="a text holds a zero character, which cannot be stored")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise _BadRowError("text_broken", what="a text holds half of a character (a lone \\ud8.. or \\udc..)") from None
-    return text
-
-
-def _joined(*parts: str) -> str:
-    return "\n\n".join(part for part in parts if part.strip())
-
-
 def _chat(system: str, turns: list[Message]) -> Record:
     """Turns with a system message before them where they lack one. Refuses what leaves nothing to learn."""
     if not any(turn["role"] == "assistant" and turn.get("weight", 1) for turn in turns):
-        raise _BadRowError("chat_no_answer")
+        raise BadRowError("chat_no_answer")
     if system.strip() and not any(turn["role"] == "system" for turn in turns):
         turns = [{"role": "system", "content": system}, *turns]
     return {"messages": turns}
@@ -98,7 +63,7 @@ def _messages(value: dict[str, Any], mapping: Mapping) -> Record:
     record = _chat(mapping.instruction, _turns(value, column, "role", "content"))
     label = value.get(mapping.columns.get("label") or "")
     if isinstance(label, str) and label.strip():
-        record["label"] = _whole(label).strip()
+        record["label"] = whole(label).strip()
     return record | _choices(value, mapping, record["messages"][-1])
 
 
@@ -110,16 +75,16 @@ def _choices(value: dict[str, Any], mapping: Mapping, answer: Message) -> Record
         return {}
     texts = turns_of(cell)
     if texts is None:
-        raise _BadRowError("choices_wrong", field=column, reason=f"holds {kind_of(cell)} instead of a list of texts")
+        raise BadRowError("choices_wrong", field=column, reason=f"holds {kind_of(cell)} instead of a list of texts")
     wrong = next((number for number, text in enumerate(texts, 1) if not isinstance(text, str) or not text.strip()), None)
     if wrong:
-        raise _BadRowError("choices_wrong", field=column, reason=f"holds {_said(texts[wrong - 1])} at place {wrong}, not a text")
-    words = [_whole(text).strip() for text in texts]
+        raise BadRowError("choices_wrong", field=column, reason=f"holds {_said(texts[wrong - 1])} at place {wrong}, not a text")
+    words = [whole(text).strip() for text in texts]
     if len(words) < 2 or len(set(words)) < len(words):
         found = f"the text '{_twice(words)[:40]}' twice" if len(words) > 1 else f"{len(words)} texts"
-        raise _BadRowError("choices_wrong", field=column, reason=f"holds {found}")
+        raise BadRowError("choices_wrong", field=column, reason=f"holds {found}")
     if answer["role"] != "assistant" or answer["content"].strip() not in words:
-        raise _BadRowError("choices_wrong", field=column, reason=f"lacks the expected answer, '{answer['content'].strip()[:40]}'")
+        raise BadRowError("choices_wrong", field=column, reason=f"lacks the expected answer, '{answer['content'].strip()[:40]}'")
     return {"choices": words}
 
 
@@ -135,7 +100,7 @@ def _sharegpt(value: dict[str, Any], mapping: Mapping) -> Record:
     columns = mapping.columns
     _refuse_tools(value)
     turns = _turns(value, columns["conversations"], columns.get("from") or "from", columns.get("value") or "value")
-    system = _text(value, columns["system"], optional=True) if columns.get("system") else ""
+    system = text_in(value, columns["system"], optional=True) if columns.get("system") else ""
     return _chat(system if system.strip() else mapping.instruction, turns)
 
 
@@ -143,69 +108,69 @@ def _refuse_tools(value: dict[str, Any]) -> None:
     for column in _TOOL_COLUMNS:
         cell = value.get(column)
         if cell and not (isinstance(cell, str) and cell.strip() in ("", "[]", "{}", "null")):
-            raise _BadRowError("chat_tools", found=f"'{column}'")
+            raise BadRowError("chat_tools", found=f"'{column}'")
 
 
 def _turns(value: dict[str, Any], column: str, role_key: str, text_key: str) -> list[Message]:
     cell = value.get(column)
     if cell is None:
-        raise _BadRowError("field_missing", field=column)
+        raise BadRowError("field_missing", field=column)
     turns = turns_of(cell)
     if turns is None:
-        raise _BadRowError("field_type", field=column, found=f"{kind_of(cell)} instead of a list of messages")
+        raise BadRowError("field_type", field=column, found=f"{kind_of(cell)} instead of a list of messages")
     if not turns:
-        raise _BadRowError("text_empty", field=column)
+        raise BadRowError("text_empty", field=column)
     return [_turn(turn, number, role_key, text_key) for number, turn in enumerate(turns, 1)]
 
 
 def _turn(turn: Any, number: int, role_key: str, text_key: str) -> Message:
     if not isinstance(turn, dict):
-        raise _BadRowError("chat_message", number=number, reason=f"is {kind_of(turn)}, not an object")
+        raise BadRowError("chat_message", number=number, reason=f"is {kind_of(turn)}, not an object")
     for name in _TOOL_FIELDS:
         if turn.get(name):
-            raise _BadRowError("chat_tools", found=f"'{name}' in message {number}")
+            raise BadRowError("chat_tools", found=f"'{name}' in message {number}")
     role = turn.get(role_key)
     if not isinstance(role, str):
-        raise _BadRowError("chat_message", number=number, reason=f"has no '{role_key}'")
+        raise BadRowError("chat_message", number=number, reason=f"has no '{role_key}'")
     if role.strip().lower() in names.TOOL_ROLES:
-        raise _BadRowError("chat_tools", found=f"role '{role[:40]}' in message {number}")
+        raise BadRowError("chat_tools", found=f"role '{role[:40]}' in message {number}")
     known = names.ROLES.get(role.strip().lower())
     if known is None:
-        raise _BadRowError("chat_role", number=number, role=role[:40])
+        raise BadRowError("chat_role", number=number, role=role[:40])
     message: Message = {"role": known, "content": _content(turn.get(text_key), number, text_key)}
     weight = turn.get("weight")
     if weight is not None and known == "assistant":
         if isinstance(weight, bool) or weight not in (0, 1):
-            raise _BadRowError("chat_message", number=number, reason=f"has the weight {str(weight)[:40]}; only 0 and 1 are known")
+            raise BadRowError("chat_message", number=number, reason=f"has the weight {str(weight)[:40]}; only 0 and 1 are known")
         message["weight"] = int(weight)
     if not message["content"].strip() and known != "system" and message.get("weight", 1):
-        raise _BadRowError("answer_empty" if known == "assistant" else "text_empty", field=f"message {number}")
+        raise BadRowError("answer_empty" if known == "assistant" else "text_empty", field=f"message {number}")
     return message
 
 
 def _content(content: Any, number: int, text_key: str) -> str:
     """The text of a message; OpenAI's list of parts is joined where all of them are text."""
     if isinstance(content, str):
-        return _whole(content)
+        return whole(content)
     if not isinstance(content, list):
         reason = f"has no '{text_key}'" if content is None else f"has {kind_of(content)} as '{text_key}', not text"
-        raise _BadRowError("chat_message", number=number, reason=reason)
+        raise BadRowError("chat_message", number=number, reason=reason)
     texts = []
     for part in content:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             what = part.get("type") if isinstance(part, dict) else kind_of(part)
-            raise _BadRowError("chat_message", number=number, reason=f"holds a part that is not text ({str(what)[:40]})")
-        texts.append(_whole(part["text"]))
+            raise BadRowError("chat_message", number=number, reason=f"holds a part that is not text ({str(what)[:40]})")
+        texts.append(whole(part["text"]))
     return "".join(texts)
 
 
 def _alpaca(value: dict[str, Any], mapping: Mapping) -> Record:
     columns = mapping.columns
-    question = _text(value, columns["instruction"])
+    question = text_in(value, columns["instruction"])
     if columns.get("input"):
-        question = _joined(question, _text(value, columns["input"], optional=True))
-    system = _text(value, columns["system"], optional=True) if columns.get("system") else ""
-    answer = _text(value, columns["output"], answer=True)
+        question = joined(question, text_in(value, columns["input"], optional=True))
+    system = text_in(value, columns["system"], optional=True) if columns.get("system") else ""
+    answer = text_in(value, columns["output"], answer=True)
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return _chat(system if system.strip() else mapping.instruction, turns)
 
@@ -218,25 +183,24 @@ def _prompt_completion(value: dict[str, Any], mapping: Mapping) -> Record:
         given = [turn | {"weight": 0} if turn["role"] == "assistant" else turn for turn in before]
         record = _chat(mapping.instruction, given + _turns(value, completion, "role", "content"))
         return record | _choices(value, mapping, record["messages"][-1])
-    question = _text(value, prompt)
+    question = text_in(value, prompt)
     # The text is taken as it stands: a blank at the start of the completion may be meant.
     instruction = f"{mapping.instruction}\n\n" if mapping.instruction.strip() else ""
-    answer = _text(value, completion, answer=True)
+    answer = text_in(value, completion, answer=True)
     choices = _choices(value, mapping, {"role": "assistant", "content": answer})
     return {"prompt": instruction + question, "completion": answer, **choices}
 
 
 def _classification(value: dict[str, Any], mapping: Mapping) -> Record:
     columns = mapping.columns
-    text = _text(value, columns["text"])
-    cell = value.get(columns["label"])
-    label = str(cell).lower() if isinstance(cell, bool) else _text(value, columns["label"], answer=True).strip()
-    question = _joined(mapping.instruction, text)
+    text = text_in(value, columns["text"])
+    label = label_in(value, columns["label"])
+    question = joined(mapping.instruction, text)
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": label}], "label": label}
 
 
 def _plain_text(value: dict[str, Any], mapping: Mapping) -> Record:
-    return {"text": _text(value, mapping.columns["text"])}
+    return {"text": text_in(value, mapping.columns["text"])}
 
 
 _CONVERTERS = {
@@ -246,11 +210,14 @@ _CONVERTERS = {
     "prompt_completion": _prompt_completion,
     "classification": _classification,
     "text": _plain_text,
+    **task_rows.CONVERTERS,
 }
 
 
 def parts(record: Record) -> list[dict[str, Any]]:
     """A record as what is shown of it: `role`, `content`, and whether it is `trained` on when the loss is on completions."""
+    if (shown := task_rows.parts(record)) is not None:
+        return shown
     if "messages" in record:
         return [
             {"role": turn["role"], "content": turn["content"], "trained": turn["role"] == "assistant" and bool(turn.get("weight", 1))}

@@ -22,7 +22,13 @@ FIELDS: dict[Format, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prompt_completion": (("prompt", "completion"), ("choices",)),
     "classification": (("text", "label"), ()),
     "text": (("text",), ()),
+    "sequence_classification": (("text", "label"), ("text_b",)),
+    "regression": (("text", "number"), ("text_b",)),
+    "question_answering": (("question", "context", "answers"), ()),
+    "multiple_choice": (("question", "choices", "answer"), ("context",)),
 }
+# Layouts whose texts stand as they are.
+NO_INSTRUCTION: tuple[Format, ...] = ("text", "sequence_classification", "regression", "question_answering", "multiple_choice")
 # Fields that name a key within a message, not a column.
 KEYS_WITHIN = ("from", "value")
 CERTAIN_ENOUGH = 0.6
@@ -84,8 +90,8 @@ def check_mapping(mapping: Mapping, columns: Sequence[str], *, optional: bool = 
             refuse(f"the layout {mapping.format} has no field '{field}'", field)
         if column and field not in KEYS_WITHIN and column not in columns and (optional or field in needed):
             refuse(f"there is no column '{column}'; the file has {', '.join(columns[:20]) or 'none'}", field)
-    if mapping.format == "text" and mapping.instruction:
-        raise UserError("mapping_invalid", reason="plain text takes no instruction", where={"field": "mapping.instruction"})
+    if mapping.format in NO_INSTRUCTION and mapping.instruction:
+        raise UserError("mapping_invalid", reason=f"{mapping.format} takes no instruction", where={"field": "mapping.instruction"})
 
 
 def recognise(columns: Sequence[str], rows: Sequence[RawRow]) -> Mapping:

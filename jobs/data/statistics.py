@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jobs.data import task_rows
 from jobs.data.rows import Problem, Record, problem
 
 KEPT_ERRORS = 200
@@ -56,8 +57,11 @@ class Statistics:
         self.rows += 1
         self.hashes.append(int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little"))
         self.lines.append(line)
-        messages = record.get("messages")
-        if messages is not None:
+        messages, shown = record.get("messages"), task_rows.parts(record)
+        if shown is not None:
+            self.characters.append(sum(len(part["content"]) for part in shown))
+            self.answers.append(sum(len(part["content"]) for part in shown if part["trained"]))
+        elif messages is not None:
             self.characters.append(sum(len(turn["content"]) for turn in messages))
             self.answers.append(sum(len(turn["content"]) for turn in messages if turn["role"] == "assistant"))
             self.turns.append(len(messages))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,38 @@ LENGTH_MULTIPLE = 64
 NEVER = np.iinfo(np.int32).max
 
 
+class Row(Protocol):
+    """What a training asks of a row of any task."""
+
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        """int32 [length]: its tokens."""
+
+    @property
+    def labels(self) -> int:
+        """By how much the row counts in the mean of the loss."""
+
+    @property
+    def content(self) -> bytes:
+        """All that the model is taught by it, to tell rows apart."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """One row: `ids` int32 [length], `trained` bool [length] (the first token never is: nothing precedes it)."""
 
     ids: NDArray[np.int32]
     trained: NDArray[np.bool_]
+
+    @property
+    def labels(self) -> int:
+        """How many tokens are trained on."""
+        return int(np.count_nonzero(self.trained))
+
+    @property
+    def content(self) -> bytes:
+        """Tokens and marks."""
+        return self.ids.tobytes() + self.trained.tobytes()
 
 
 @dataclass(frozen=True)
@@ -98,11 +124,11 @@ class TokenRows(Sequence[Encoded]):
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """`rows[i]` comes from record number `indices[i]` of what was given; `cut` rows were shortened to `max_length` tokens,
+    """`rows[i]` comes from record number `indices[i]` of what was given (`Encoded` for writing); `cut` were cut to `max_length` tokens,
     `dropped` ones left no token to learn from. `tokens` and `label_tokens` are those of all rows together.
     """
 
-    rows: TokenRows
+    rows: Sequence[Any]
     indices: list[int]
     max_length: int
     cut: int

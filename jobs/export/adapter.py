@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.export.adapter_file import CONFIG
 from jobs.export.context import ExportContext
+from jobs.models.heads import write_head
 
 CARD = "README.md"
 
@@ -26,5 +27,6 @@ def save_adapter(context: ExportContext, folder: Path, card: str) -> None:
     config["revision"] = context.spec.model.revision or None
     config["inference_mode"] = True
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_head(context.head, folder)
     context.tokenizer.save_pretrained(folder)
     (folder / CARD).write_text(card, encoding="utf-8")

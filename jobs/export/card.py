@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from jobs.export.context import ExportContext
+from jobs.spec import Task
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 MEASURES = (
@@ -23,6 +24,14 @@ MEASURES = (
 
 
 PROBED = ("base", "tuned")
+# The Hub's names of what a model is for; it has none for multiple choice.
+PIPELINES: dict[Task, str] = {
+    "causal_lm": "text-generation",
+    "sequence_classification": "text-classification",
+    "regression": "text-classification",
+    "question_answering": "question-answering",
+    "seq2seq_lm": "text2text-generation",
+}
 
 
 def model_card(
@@ -54,7 +63,7 @@ def _front_matter(context: ExportContext, kind: str) -> str:
         base_model=model.name or None,
         license=model.licence.lower() or None,
         library_name="peft" if kind == "adapter" else "transformers",
-        pipeline_tag="text-generation",
+        pipeline_tag=PIPELINES.get(context.spec.task),
         tags=["graft", context.method.id],
     )
     return f"---\n{data.to_yaml()}\n---"
@@ -71,7 +80,14 @@ def _opening(context: ExportContext, kind: str) -> str:
 
 def _result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     rows = [[label, *(_shown(data.get(key)) for data in results.values())] for key, label in MEASURES]
+    named = dict.fromkeys(key for data in results.values() for key in data.get("metrics") or {})
+    rows += [[_words(key), *(_shown((data.get("metrics") or {}).get(key)) for data in results.values())] for key in named]
     return [row for row in rows if any(cell for cell in row[1:])]
+
+
+def _words(key: str) -> str:
+    """A metric's name for people: `f1_macro` is "F1 macro"."""
+    return key.replace("_", " ").capitalize()
 
 
 def _probe_rows(probe: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from jobs.export.parity import Read, causal_logits
 from jobs.methods.entry import Method, SettingValue
 from jobs.methods.hooks import Hooks
+from jobs.models.heads import CAUSAL, Head
 from jobs.spec import RunSpec
 
 
@@ -29,7 +31,8 @@ class ExportContext:
     - `results`: the data of the last `eval` events on the held-out rows, by model: `base` and `tuned`.
     - `probe`: the same of the general probe.
     - `facts`: for the model card, see `jobs.export.card.model_card`.
-    - `held_out`: token ids of held-out rows, on which a merged model's logits are compared with the trained model's.
+    - `held_out`: held-out rows, on which a merged model's logits are compared with the trained model's; `logits` reads one of them.
+    - `head`: how the task's model is loaded.
     - `precision`: the run's arithmetic, resolved: `float32`, `bfloat16` or `float16`.
     - `reevaluate(model, name)`: measures a plain transformers model just as base and tuned were measured, emits its `eval` event with
       `name` as its model, and returns that event's data.
@@ -45,11 +48,13 @@ class ExportContext:
     out: Path
     results: Mapping[str, Mapping[str, Any]]
     facts: Mapping[str, Any]
-    held_out: Sequence[Sequence[int]]
+    held_out: Sequence[Any]
     precision: str
     emit: Emit
     reevaluate: Callable[[Any, str], Mapping[str, Any]]
     probe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    head: Head = CAUSAL
+    logits: Read = causal_logits
 
     @property
     def base_bits(self) -> int:

@@ -47,7 +47,7 @@ def export_run(context: ExportContext) -> list[dict[str, Any]]:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        trained = reference(context.model, context.held_out, context.precision)
+        trained = reference(context.model, context.held_out, context.precision, context.logits)
         if context.method.capabilities.adapter:
             return _export_adapter(context, scratch, trained)
         return [_export_full(context, scratch, trained)]
@@ -118,7 +118,7 @@ def _export_full(context: ExportContext, scratch: Path, trained: Reference) -> d
     folder = scratch / "model"
     save_full(
         context.model, context.base_folder, folder, shard_bytes=context.spec.export.shard_bytes, dtype=context.spec.export.dtype,
-        progress=_progress(context, "saving", "tensors"),
+        head=context.head, progress=_progress(context, "saving", "tensors"),
     )  # fmt: skip
     stored = list(floating_dtypes(read_checkpoint(folder)))
     model = _read_back(context, folder, stored)
@@ -145,7 +145,7 @@ def _read_back(context: ExportContext, folder: Path, stored: list[str]) -> Any:
         if size > ROOM * torch.cuda.mem_get_info(device)[0]:
             device = torch.device("cpu")
     precision = "float32" if stored[0] == "float32" else context.precision
-    return load_model(folder, precision=precision, trains_base=False, device=str(device))
+    return load_model(folder, precision=precision, trains_base=False, device=str(device), head=context.head)
 
 
 def _prove(parity: Parity, *, faithful: bool) -> Parity:

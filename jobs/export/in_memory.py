@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.export.adapter_file import WEIGHTS
 from jobs.export.dequantised import Dequantised
 from jobs.methods.registry import know_tuners
+from jobs.models.heads import CAUSAL, Head
 
 if TYPE_CHECKING:
     from jobs.spec import StoredDtype
@@ -32,16 +33,30 @@ def why_not(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def merge_in_memory(base: Path, adapter: Path, out: Path, *, shard_bytes: int, dtype: StoredDtype, dequantised: Dequantised | None) -> None:
-    """Merges into the existing folder `out`, the base loaded in the dtype that is stored.
+def merge_in_memory(
+    base: Path,
+    adapter: Path,
+    out: Path,
+    *,
+    shard_bytes: int,
+    dtype: StoredDtype,
+    dequantised: Dequantised | None,
+    head: Head = CAUSAL,
+) -> None:
+    """Merges into the existing folder `out`, the base loaded with the task's `head` in the dtype that is stored.
 
     Raises `ValueError` where the adapter does not fit the base or cannot be merged, or a merged weight is not finite.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    model = AutoModelForCausalLM.from_pretrained(
-        base, dtype="auto" if dtype == "base" else dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    model = getattr(transformers, head.auto).from_pretrained(
+        base,
+        dtype="auto" if dtype == "base" else dtype,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        **head.config,
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():

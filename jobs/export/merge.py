@@ -16,6 +16,7 @@ from jobs.export.dequantised import Dequantised
 from jobs.export.shards import Progress, checkpoint_bytes, keep_config, read_checkpoint, stored_dtype, unchanged, write_checkpoint
 from jobs.export.streamed import Plan, plan
 from jobs.export.updates import CannotStreamError
+from jobs.models.heads import Head, read_head
 
 if TYPE_CHECKING:
     from jobs.spec import StoredDtype
@@ -34,7 +35,8 @@ def merge(
     """Merges into a new folder `out` (weights and model config; no tokenizer). Returns how: `streamed` or `in memory`.
 
     Tensors keep the base's names and shapes, and its dtypes too unless `dtype` is `float32`: the sum is then stored as it was computed.
-    An output layer tied to an embedding gets a weight of its own where only one of the two was trained. With `dequantised`, quantised
+    An adapter of a task with a head (`head.json`) is merged in memory, and gives a model of that task with a config of its own. An output
+    layer tied to an embedding gets a weight of its own where only one of the two was trained. With `dequantised`, quantised
     weights are first replaced by what the layer really computes with, in the dtype that is stored. A merge of LoRA is bitwise what
     `merge_and_unload` makes of a base loaded in that dtype.
 
@@ -44,7 +46,8 @@ def merge(
     read = AdapterFile(adapter)
     if read.config.get("loftq_config") and dequantised is None:
         raise ValueError("its start makes up for the base's rounding to NF4: merge it into the dequantised base (--dequantised)")
-    planned = _plan(base, read, dtype, dequantised)
+    head = read_head(adapter)
+    planned = _plan(base, read, dtype, dequantised, head)
     _check_room(base, out, planned, dtype)
     out.mkdir(parents=True)
     try:
@@ -53,17 +56,20 @@ def merge(
         else:
             from jobs.export.in_memory import merge_in_memory
 
-            merge_in_memory(base, adapter, out, shard_bytes=shard_bytes, dtype=dtype, dequantised=dequantised)
-        keep_config(base, out, dtype, **(planned.config if planned else {}))
+            merge_in_memory(base, adapter, out, shard_bytes=shard_bytes, dtype=dtype, dequantised=dequantised, head=head)
+        if head.stands_alone:
+            keep_config(base, out, dtype, **(planned.config if planned else {}))
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
     return "streamed" if planned else "in memory"
 
 
-def _plan(base: Path, adapter: AdapterFile, dtype: StoredDtype, dequantised: Dequantised | None) -> Plan | None:
+def _plan(base: Path, adapter: AdapterFile, dtype: StoredDtype, dequantised: Dequantised | None, head: Head) -> Plan | None:
     """The merge tensor by tensor, or None where it is left to peft. Raises `ValueError` where peft would merge wrongly."""
     try:
+        if not head.stands_alone:
+            raise CannotStreamError("the base's files lack the head")
         return plan(base, adapter, dtype=dtype, dequantised=dequantised)
     except CannotStreamError:
         from jobs.export.in_memory import why_not

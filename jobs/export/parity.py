@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,18 +13,20 @@ import torch
 
 from jobs.models.attention import plain_inference
 
-# Bounds the memory of the reference logits: positions x vocabulary x 4 bytes, 100 MB at a vocabulary of 49,152.
-POSITIONS = 512
-POSITIONS_PER_ROW = 64
+# From a model and a row to float32 [places, classes] in host memory.
+Read = Callable[[Any, Any], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Logits of the trained model, float32 in host memory, one tensor [positions, vocabulary] for each row of token ids."""
+    """Logits of the trained model, float32 in host memory: one tensor [positions, classes] for each row, as `read` gives it. Where the
+    model writes, its classes are the vocabulary.
+    """
 
-    rows: list[list[int]]
+    rows: list[Any]
     logits: list[torch.Tensor]
     dtype: str
+    read: Read
 
 
 @dataclass(frozen=True)
@@ -41,27 +43,26 @@ class Parity:
     dtype: str
 
 
-def reference(model: Any, held_out: Sequence[Sequence[int]], precision: str) -> Reference:
-    """Reads the first rows with the trained model, `POSITIONS` positions in all; each position follows its whole context.
+def causal_logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
+    """The logits at every position of one row of token ids, by itself so that no padding takes part."""
+    row = torch.tensor([list(ids)], device=next(model.parameters()).device)
+    logits: torch.Tensor = model(input_ids=row, use_cache=False).logits[0]
+    return logits.float().cpu()
+
+
+def reference(model: Any, rows: Sequence[Any], precision: str, read: Read = causal_logits) -> Reference:
+    """Reads rows (of token ids, or whatever `read` takes) with the trained model.
 
     In float32 where memory allows, so that what is compared is the weights, not the rounding of the arithmetic; else in `precision`.
     """
-    rows: list[list[int]] = []
-    left = POSITIONS
-    for row in held_out:
-        if left < 1:
-            break
-        ids = [int(token) for token in row[: min(left, POSITIONS_PER_ROW)]]
-        rows.append(ids)
-        left -= len(ids)
     dtype = "float32" if _room_for_float32(model) else precision
-    return Reference(rows, logits_of(model, rows, dtype), dtype)
+    return Reference(list(rows), logits_of(model, rows, dtype, read), dtype, read)
 
 
 def compare(model: Any, trained: Reference) -> Parity:
     """Reads the same rows with `model`. A logit that is not finite makes the difference infinite, and agrees with nothing."""
     difference = kl = same = positions = 0.0
-    for expected, found in zip(trained.logits, logits_of(model, trained.rows, trained.dtype), strict=True):
+    for expected, found in zip(trained.logits, logits_of(model, trained.rows, trained.dtype, trained.read), strict=True):
         gap = (expected - found).abs().max().item()
         difference = max(difference, gap if math.isfinite(gap) else math.inf)
         ours, theirs = expected.log_softmax(-1), found.log_softmax(-1)
@@ -72,20 +73,16 @@ def compare(model: Any, trained: Reference) -> Parity:
     return Parity(difference, kl / count, same / count, len(trained.rows), int(positions), trained.dtype)
 
 
-def logits_of(model: Any, rows: Sequence[Sequence[int]], precision: str) -> list[torch.Tensor]:
-    """The logits at every position of every row, float32 [positions, vocabulary], one row at a time so that no padding takes part.
+def logits_of(model: Any, rows: Sequence[Any], precision: str, read: Read = causal_logits) -> list[torch.Tensor]:
+    """The logits of every row as `read` gives them, one row at a time.
 
     A model whose weights are float32 computes under autocast where `precision` is narrower, as it did in training.
     """
     weight = next(model.parameters())
     mixed = precision != "float32" and weight.dtype == torch.float32
     arithmetic = torch.autocast(weight.device.type, getattr(torch, precision)) if mixed else nullcontext()
-    logits = []
     with plain_inference(model), torch.no_grad(), widened(model) if precision == "float32" else nullcontext(), arithmetic:
-        for row in rows:
-            ids = torch.tensor([row], device=weight.device)
-            logits.append(model(input_ids=ids, use_cache=False).logits[0].float().cpu())
-    return logits
+        return [read(model, row) for row in rows]
 
 
 @contextmanager

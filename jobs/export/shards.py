@@ -191,6 +191,12 @@ def keep_config(base: Path, out: Path, dtype: StoredDtype, **changes: Any) -> No
         (out / CONFIG).write_text(json.dumps({**typed, **changes}, indent=2) + "\n", encoding="utf-8")
 
 
+def name_dtype(out: Path, dtype: str) -> None:
+    """Says in the model config of `out` that its weights are stored in `dtype`."""
+    config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    (out / CONFIG).write_text(json.dumps({**config, "dtype": dtype}, indent=2) + "\n", encoding="utf-8")
+
+
 def _in_float32(config: dict[str, Any]) -> dict[str, Any]:
     """A model config, parts of a composed one included, with float32 as its dtype under either of the key's names."""
     typed = {name: "float32" if name in DTYPE_KEYS else value for name, value in config.items()}

@@ -29,16 +29,28 @@ def adapted(model: Any, config: Any, setup: Setup, *, method: str) -> Any:
     """
     from peft import get_peft_model
 
-    config.task_type = TASK_TYPES[setup.task]
+    # PEFT's class for question answering drops `token_type_ids` on their way to the model; the plain one passes on whatever it gets.
+    plain = setup.task == "question_answering" and not config.is_prompt_learning
+    config.task_type = None if plain else TASK_TYPES[setup.task]
+    if setup.heads:
+        config.modules_to_save = list(setup.heads)
     torch.manual_seed(setup.seed)
     try:
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
+        return in_float32(get_peft_model(model, config, autocast_adapter_dtype=True))
     except (ValueError, TypeError, RuntimeError, AssertionError, NotImplementedError) as failure:
         reason = " ".join(str(failure).split())[:300] or type(failure).__name__
         raise UserError(
             "method_cannot", method=method, reason=reason, instead="Change its settings, or choose another method.",
             where={"field": "method.id"},
         ) from failure  # fmt: skip
+
+
+def in_float32(model: Any) -> Any:
+    """`model` with all that is trained in float32: PEFT widens its own weights, but not a head that is trained whole."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()
+    return model
 
 
 def merged(model: Any) -> Any:

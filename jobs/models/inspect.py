@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs.errors import UserError
+from jobs.models.architectures import tasks_of
+from jobs.spec import Task
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
@@ -50,7 +52,9 @@ BOUNDS = {
     "num_hidden_layers": (1, 512), "num_attention_heads": (1, 1024), "num_key_value_heads": (1, 1024), "hidden_size": (1, 65_536),
     "intermediate_size": (1, 524_288), "vocab_size": (1, 2_000_000), "max_position_embeddings": (1, 100_000_000), "head_dim": (1, 4096),
     "n_layer": (1, 512), "n_head": (1, 1024), "n_embd": (1, 65_536), "n_inner": (1, 524_288), "n_positions": (1, 100_000_000),
-    "num_experts": (1, 4096), "num_local_experts": (1, 4096),
+    "num_experts": (1, 4096), "num_local_experts": (1, 4096), "num_layers": (1, 512), "n_layers": (1, 512), "num_heads": (1, 1024),
+    "n_heads": (1, 1024), "d_model": (1, 65_536), "dim": (1, 65_536), "d_ff": (1, 524_288), "d_kv": (1, 4096), "hidden_dim": (1, 524_288),
+    "num_decoder_layers": (1, 512), "type_vocab_size": (0, 1024), "relative_attention_num_buckets": (1, 4096),
 }  # fmt: skip
 ITEM_BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8,
@@ -61,7 +65,9 @@ DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bf
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a form and a planner need to know of a model. `bytes` and `parameters` are of the stored tensors."""
+    """What a form and a planner need to know of a model. `bytes` and `parameters` are of the stored tensors; `tasks` are those that its
+    architecture can be trained for.
+    """
 
     architecture: str
     parameters: int
@@ -73,6 +79,7 @@ class ModelFacts:
     dtype: str
     chat_template: bool
     has_biases: bool
+    tasks: tuple[Task, ...]
     files: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -182,8 +189,8 @@ def _check_config(config: Any) -> None:
     names = config.get("architectures")
     if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
         _refuse("config.json does not name its architecture", CONFIG)
-    if not names[0].endswith(("ForCausalLM", "LMHeadModel")):
-        _refuse(f"it is a {names[0][:80]}, not a language model that writes text (…ForCausalLM)", CONFIG)
+    if not tasks_of(names[0]):
+        _refuse(f"it is a {names[0][:80]}: neither a model that writes text (…ForCausalLM, T5) nor an encoder that is known here", CONFIG)
     for part in _parts(config):
         for key, (least, most) in BOUNDS.items():
             value = part.get(key)
@@ -321,10 +328,11 @@ def _facts(config: dict[str, Any], tensors: list[TensorFacts], files: list[str],
         bytes=sum(tensor.size for tensor in tensors),
         context_length=first("max_position_embeddings", "n_positions"),
         vocabulary=first("vocab_size"),
-        hidden_size=first("hidden_size", "n_embd"),
-        layers=first("num_hidden_layers", "n_layer"),
+        hidden_size=first("hidden_size", "n_embd", "d_model", "dim"),
+        layers=first("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
         dtype=DTYPE_NAMES[main],
         chat_template=chat_template,
         has_biases=any(tensor.name.endswith(".bias") for tensor in tensors),
+        tasks=tasks_of(config["architectures"][0]),
         files=files,
     )

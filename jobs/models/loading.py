@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from jobs.errors import UserError
+from jobs.models.heads import CAUSAL, HEAD_MODULES, Head, mark_fresh
 from jobs.models.quantisation import keep_gradients_after_evaluation, quantisation
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -20,40 +21,47 @@ FALLBACK_TEMPLATE = (
 )
 
 
-def load_model(folder: Path, *, precision: str, trains_base: bool, bits: int = 16, device: str = "cpu") -> Any:
-    """The base model, in evaluation mode, on `device`.
+def load_model(folder: Path, *, precision: str, trains_base: bool, bits: int = 16, device: str = "cpu", head: Head = CAUSAL) -> Any:
+    """The base model with the `head` of a task, in evaluation mode, on `device`; `jobs.models.heads.fresh_heads` tells what of it is new.
 
     Weights that are trained are float32 whatever the precision (16-bit arithmetic comes from autocast, so that small updates are not
     rounded away); frozen ones are held in the precision itself, or quantised where `bits` is 8 or 4. Raises `UserError("model_unusable")`.
     """
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    attention = _attention(folder)
+    attention = _attention(folder, head)
     dtype = torch.float32 if trains_base else DTYPES[precision]
-    options: dict[str, Any] = {"quantization_config": quantisation(bits, DTYPES[precision])} if bits < 16 else {}
+    options: dict[str, Any] = dict(head.config)
+    if bits < 16:
+        kept = None if head.stands_alone else list(HEAD_MODULES)
+        options["quantization_config"] = quantisation(bits, DTYPES[precision], kept=kept)
     if bits < 16 or device != "cpu":
         options["device_map"] = {"": device}
+    torch.manual_seed(head.seed)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = getattr(transformers, head.auto).from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation=attention,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
             **options,
         )
     except (OSError, ValueError, KeyError) as failure:
         raise UserError("model_unusable", reason=_first_line(failure)) from failure
     if bits == 4:
         keep_gradients_after_evaluation(model)
+    if not head.stands_alone:
+        mark_fresh(model, found["missing_keys"])
     model.eval()
     return model
 
 
-def load_tokenizer(folder: Path, *, files: Path | None = None) -> Any:
+def load_tokenizer(folder: Path, *, files: Path | None = None, writes: bool = True) -> Any:
     """The tokenizer of a model's folder (or of the folder `files`, where an adapter brings its own), which must be able to say where in
-    a text each token stands. Raises `UserError`.
+    a text each token stands and, where the model `writes`, have a token to end with. Raises `UserError`.
     """
     _require_config(folder)
     from transformers import AutoTokenizer
@@ -64,7 +72,7 @@ def load_tokenizer(folder: Path, *, files: Path | None = None) -> Any:
         raise UserError("model_unusable", reason=f"its tokenizer does not load: {_first_line(failure)}") from failure
     if not tokenizer.is_fast:
         raise UserError("model_unusable", reason="its tokenizer has no tokenizer.json, so characters cannot be matched to tokens")
-    if tokenizer.eos_token is None:
+    if writes and tokenizer.eos_token is None:
         raise UserError("model_unusable", reason="its tokenizer has no end-of-sequence token")
     return tokenizer
 
@@ -74,14 +82,14 @@ def _require_config(folder: Path) -> None:
         raise UserError("model_missing", path=folder)
 
 
-def _attention(folder: Path) -> str:
+def _attention(folder: Path, head: Head) -> str:
     """Torch's SDPA where the architecture has it and nothing is lost: SDPA silently leaves out soft-capped scores (Gemma 2)."""
     _require_config(folder)
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+    import transformers
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        architecture = getattr(transformers, head.auto)._model_mapping[type(config)]
     except (OSError, ValueError, KeyError) as failure:
         raise UserError("model_unusable", reason=_first_line(failure)) from failure
     return "sdpa" if architecture._supports_sdpa and not getattr(config, "attn_logit_softcapping", None) else "eager"

@@ -10,18 +10,26 @@ import torch
 from torch import nn
 
 
-def quantisation(bits: int, compute: torch.dtype) -> Any:
-    """The transformers quantisation config of a base of 4 or 8 bits; heads stay as they are stored."""
+def quantisation(bits: int, compute: torch.dtype, *, kept: list[str] | None = None) -> Any:
+    """The transformers quantisation config of a base of 4 or 8 bits. The modules `kept`, by the names that their own end in, stay as they
+    are stored; None: the output layer does.
+    """
     from transformers import BitsAndBytesConfig
 
-    return nf4(compute) if bits == 4 else BitsAndBytesConfig(load_in_8bit=True)
+    return nf4(compute, kept=kept) if bits == 4 else BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
 
 
-def nf4(compute: torch.dtype) -> Any:
-    """The transformers quantisation config of a QLoRA base: NF4, double quantisation, arithmetic in `compute`."""
+def nf4(compute: torch.dtype, *, kept: list[str] | None = None) -> Any:
+    """The transformers quantisation config of a QLoRA base: NF4, double quantisation, arithmetic in `compute`; `kept` as above."""
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=kept,
+    )
 
 
 def keep_gradients_after_evaluation(model: nn.Module) -> int:

@@ -13,19 +13,18 @@ from typing import Any
 
 import torch
 
-from jobs.data.encoding import Encoded
+from jobs.data.tokens import Row
 from jobs.errors import GraftError
 from jobs.methods.hooks import Hooks
 from jobs.models.device import memory
 from jobs.spec import EngineSpec, TrainingSpec, require_validation
 from jobs.training import checkpoint
-from jobs.training.batches import Batch
-from jobs.training.forward import Forward
 from jobs.training.libraries import Libraries
 from jobs.training.loss import DatasetLoss, dataset_loss
 from jobs.training.optimiser import grouped, make_optimiser, usable_kind
 from jobs.training.order import Order, TokenBudget, dropout_seed
 from jobs.training.prefetch import pays, prefetched
+from jobs.training.running import Runner
 from jobs.training.schedule import rate_factor, warmup_steps
 
 NONFINITE_LIMIT = 3
@@ -52,11 +51,16 @@ class Progress:
     results: dict[str, Any] = field(default_factory=dict)
 
 
+def token_figures(found: DatasetLoss) -> dict[str, Any]:
+    """What a loss over tokens says besides: perplexity, and the share of tokens that are the likeliest."""
+    return {"perplexity": math.exp(min(found.loss, 700.0)), "token_accuracy": found.token_accuracy}
+
+
 @dataclass(frozen=True)
 class Work:
-    """The micro-batches of one step, and the label tokens of all of them together."""
+    """The micro-batches of one step, and the labels of all of them together: tokens where the model writes, else rows."""
 
-    batches: list[Batch]
+    batches: list[Any]
     labels: int
 
 
@@ -64,14 +68,15 @@ class Work:
 class Trainer:
     """A run's training. `fingerprint` tells whether a checkpoint belongs to it; `stop` says that somebody wants it to end.
 
-    `validation` rows may be none. `hooks` is what the method does between the steps. `rate_of` gives the learning rate of a weight, by its
+    `validation` rows may be none. `hooks` is what the method does between the steps; `figures` are those that the task adds to the
+    validation loss. `rate_of` gives the learning rate of a weight, by its
     name, as a multiple of the run's. `parameters` are the trained weights by name, in float32; after `run` they are those of step
     `kept_step`. Raises `UserError("validation_needed")`.
     """
 
-    forward: Forward
-    rows: Sequence[Encoded]
-    validation: Sequence[Encoded]
+    forward: Runner
+    rows: Sequence[Row]
+    validation: Sequence[Row]
     spec: TrainingSpec
     learning_rate: float
     seed: int
@@ -83,6 +88,7 @@ class Trainer:
     rate_of: Callable[[str], float] = lambda _name: 1.0
     libraries: Libraries = field(default_factory=lambda: Libraries(None, exact=True))
     hooks: Hooks = field(default_factory=Hooks)
+    figures: Callable[[DatasetLoss], Mapping[str, Any]] = token_figures
 
     def __post_init__(self) -> None:
         spec, device = self.spec, self.forward.device.split(":")[0]
@@ -156,13 +162,13 @@ class Trainer:
         def make() -> Iterator[Work]:
             for micro_batches in self.order.micro_batches(first, self.total_steps):
                 chosen = [[self.rows[index] for index in rows] for rows in micro_batches]
-                labels = sum(int(row.trained.sum()) for rows in chosen for row in rows)
+                labels = sum(row.labels for rows in chosen for row in rows)
                 yield Work([self.forward.batch(rows) for rows in chosen], labels)
 
         yield from prefetched(make()) if self.engine.prefetch and pays(self.forward.device) else make()
 
     def _gradients(self, work: Work) -> tuple[float, int]:
-        """Adds up the gradients of a step; returns the mean loss per label token of the whole step, and all tokens processed."""
+        """Adds up the gradients of a step; returns the mean loss per label of the whole step, and all tokens processed."""
         total = torch.zeros((), device=self.forward.device)
         for micro, batch in enumerate(work.batches):
             torch.manual_seed(dropout_seed(self.seed, self.progress.step, micro))
@@ -270,7 +276,7 @@ class Trainer:
             epoch=self.epoch,
             split="validation",
             model=model,
-            **eval_data(found, len(self.validation), started),
+            **{**eval_data(found, len(self.validation), started), **self.figures(found)},
         )
         if not self.is_done:
             self.emit("phase", name="training", done=self.progress.step, total=self.total_steps, unit="steps")
@@ -351,15 +357,18 @@ class Trainer:
 
 
 def eval_data(found: DatasetLoss, rows: int, started: float) -> dict[str, Any]:
-    """The measured part of an `eval` event where only the loss was asked for; `started` is a reading of `time.monotonic`."""
+    """The measured part of an `eval` event where only the loss was asked for, less what `Trainer.figures` adds; `started` is a reading of
+    `time.monotonic`.
+    """
     return {
         "loss": found.loss,
-        "perplexity": math.exp(min(found.loss, 700.0)),
-        "token_accuracy": found.token_accuracy,
+        "perplexity": None,
+        "token_accuracy": None,
         "exact_match": None,
         "label_accuracy": None,
         "choice_accuracy": None,
         "choice_accuracy_normalised": None,
+        "metrics": {},
         "rows": rows,
         "tokens": found.tokens,
         "seconds": time.monotonic() - started,

@@ -157,7 +157,7 @@ def test_numbers_that_exhaust_a_loader(model, changes):
 
 def test_other_kinds_of_model(model):
     edit(model / "config.json", architectures=["LlamaForSequenceClassification"])
-    assert "not a language model that writes text" in refusal(model)
+    assert "neither a model that writes text" in refusal(model)
     edit(model / "config.json", architectures=["LlamaForCausalLM"], quantization_config={"quant_method": "gptq"})
     assert "quantised already" in refusal(model)
 

@@ -1,0 +1,87 @@
+"""What a task puts upon a base model: the class of transformers that loads it, its labels, and which of its parts begin from nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Attribute of a loaded model: the modules whose weights its files do not have.
+_FRESH = "graft_fresh_modules"
+# What is never quantised: a head must train, and BERT's pooler is a part of one where the files lack it.
+HEAD_MODULES = ("lm_head", "score", "classifier", "qa_outputs", "classification_head", "pooler")
+
+
+@dataclass(frozen=True)
+class Head:
+    """`auto`: the transformers class by which model and merged model are loaded. `config`: what differs in the model's config (number and
+    names of labels, the kind of problem, the padding token). `seed`: what fresh weights are drawn by.
+    """
+
+    auto: str = "AutoModelForCausalLM"
+    config: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether the base's files hold the whole model, output layer included: for all tasks that write text."""
+        return self.auto in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
+
+
+CAUSAL = Head()
+# Beside an adapter of a task with a head: how its base is to be loaded.
+FILE = "head.json"
+_CLASSES = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification", "AutoModelForQuestionAnswering",
+            "AutoModelForMultipleChoice")  # fmt: skip
+_KEYS = ("num_labels", "id2label", "label2id", "problem_type", "pad_token_id")
+
+
+def labels_config(labels: Iterable[str]) -> dict[str, Any]:
+    """The config of a head with these classes, in their order."""
+    named = dict(enumerate(labels))
+    return {"num_labels": len(named), "id2label": named, "label2id": {label: index for index, label in named.items()}}
+
+
+def mark_fresh(model: Any, missing: Iterable[str]) -> None:
+    """Keeps with `model` which of its modules began from nothing; `missing` are the weights that its files do not have."""
+    setattr(model, _FRESH, fresh_modules(model, set(missing)))
+
+
+def fresh_heads(model: Any) -> tuple[str, ...]:
+    """The names of the modules of a loaded model that began from nothing: they are trained whole and saved with an adapter."""
+    found: tuple[str, ...] = getattr(model, _FRESH, ())
+    return found
+
+
+def fresh_modules(model: Any, missing: set[str]) -> tuple[str, ...]:
+    """The largest modules that have no weight but `missing` ones, sorted."""
+    weights = [name for name, _ in model.named_parameters()]
+    found = set()
+    for name in missing & set(weights):
+        module = name.rpartition(".")[0]
+        while (above := module.rpartition(".")[0]) and all(other in missing for other in weights if other.startswith(f"{above}.")):
+            module = above
+        found.add(module)
+    return tuple(sorted(found))
+
+
+def write_head(head: Head, folder: Path) -> None:
+    """Leaves beside an adapter how its base is to be loaded; nothing where any causal model is."""
+    if head != CAUSAL:
+        (folder / FILE).write_text(json.dumps({"auto": head.auto, "config": head.config}, indent=2) + "\n", encoding="utf-8")
+
+
+def read_head(folder: Path) -> Head:
+    """What `write_head` left in an adapter's folder; `CAUSAL` where that is nothing. Raises `ValueError` where it is anything else."""
+    file = folder / FILE
+    if not file.is_file():
+        return CAUSAL
+    body = json.loads(file.read_text(encoding="utf-8"))
+    if body["auto"] not in _CLASSES or not set(body["config"]) <= set(_KEYS):
+        raise ValueError(f"{FILE} is not as it was written")
+    config = dict(body["config"])
+    if "id2label" in config:
+        config["id2label"] = {int(number): label for number, label in config["id2label"].items()}
+    return Head(body["auto"], config)

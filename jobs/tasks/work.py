@@ -1,0 +1,135 @@
+"""What a run asks of its task, phase by phase; `jobs.run` knows no task by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from jobs.data.token_cache import TokenCache
+from jobs.data.tokens import EncodedRows
+from jobs.models.heads import Head
+from jobs.spec import EvaluationSpec, RunSpec, TrainingSpec
+from jobs.training.loss import DatasetLoss
+from jobs.training.rowsets import EncodedSets
+from jobs.training.running import Runner
+
+Progress = Callable[[int, int], None]
+
+
+class Rows(Protocol):
+    """The rows of a run by use; `held_out_split` names those that base and tuned model are compared on (`test`, else `validation`)."""
+
+    @property
+    def held_out_split(self) -> str:
+        """`test` or `validation`."""
+
+    @property
+    def held_out(self) -> Sequence[Mapping[str, Any]]:
+        """The records of that split."""
+
+    def encoded(self, spec: TrainingSpec, length_limit: int) -> EncodedSets:
+        """All rows as tokens, cut at a length that the model can take. Raises `UserError("nothing_to_learn")`."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What computing is done with: `dtype` of the arithmetic, `device` in torch's words."""
+
+    dtype: torch.dtype
+    device: str
+
+
+@dataclass(frozen=True)
+class Held:
+    """The rows that models are compared on: `records` of the whole split, and the same as tokens."""
+
+    records: Sequence[Mapping[str, Any]]
+    rows: EncodedRows
+    tokenizer: Any
+
+
+class Work(ABC):
+    """One task. `writes`: its model answers in text, token by token, so that the general probe and perplexity mean something.
+
+    An instance serves one run: `read` comes first, and what the task must know of the rows (the labels) is kept from then on.
+    """
+
+    writes = False
+    needs_end = False
+
+    @abstractmethod
+    def read(self, spec: RunSpec, tokenizer: Any, *, architecture: str, cache: TokenCache, report: Callable[[int], None]) -> Rows:
+        """The rows; `report` gets how many are read. Raises `UserError` for what cannot be used."""
+
+    @abstractmethod
+    def head(self, tokenizer: Any, seed: int) -> Head:
+        """How the model is loaded for the rows that were read."""
+
+    @abstractmethod
+    def forward(self, model: Any, rows: Sequence[Any], means: Means, spec: RunSpec) -> tuple[Runner, list[str]]:
+        """How the model is run, and what was found against the fast way, one sentence each."""
+
+    @abstractmethod
+    def figures(self, found: DatasetLoss) -> dict[str, Any]:
+        """Of an `eval` event in the middle of the training: what differs from nulls and an empty `metrics`."""
+
+    @abstractmethod
+    def evaluate(
+        self,
+        runner: Any,
+        held: Held,
+        spec: EvaluationSpec,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        """The data of an `eval` event less `step epoch split model`, and `samples`: the data of `sample` events less `step model`.
+
+        Called in the arithmetic of the run.
+        """
+
+    @abstractmethod
+    def compared(self, rows: Sequence[Any]) -> list[Any]:
+        """Rows on which the logits of an exported model are compared, each cheap enough."""
+
+    @abstractmethod
+    def logits(self, model: Any, row: Any) -> Tensor:
+        """float32 [places, classes] in host memory: what a model decides by on one of `compared`."""
+
+
+NOTHING_MEASURED: dict[str, Any] = {
+    "loss": None,
+    "perplexity": None,
+    "token_accuracy": None,
+    "exact_match": None,
+    "label_accuracy": None,
+    "choice_accuracy": None,
+    "choice_accuracy_normalised": None,
+    "metrics": {},
+}
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of the items, evenly spread, in order: a file sorted by class still gives all of them."""
+    count = min(count, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a model's weights are."""
+    found: torch.device = next(model.parameters()).device
+    return found
+
+
+def file_of(name: str) -> Path:
+    """A data file of the spec. Raises `UserError("file_missing")`."""
+    from jobs.errors import UserError
+
+    file = Path(name)
+    if not file.is_file():
+        raise UserError("file_missing", path=file, where={"file": str(file)})
+    return file
