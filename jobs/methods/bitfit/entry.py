@@ -19,5 +19,10 @@ BITFIT = Method(
     tuner="jobs.methods.bitfit.tuner",
     learning_rate=1e-3,
     settings=(base_bits(16, 8, 4),),
-    capabilities=Capabilities(bases=(16, 8, 4), needs=("biases",)),
+    # T5, the one family of encoder-decoders here, has no biases.
+    capabilities=Capabilities(
+        tasks=("causal_lm", "sequence_classification", "regression", "question_answering", "multiple_choice"),
+        bases=(16, 8, 4),
+        needs=("biases",),
+    ),
 )
