@@ -9,7 +9,7 @@ SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test lint format types check-migrations tests demo pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate methods-study
+.PHONY: help run setup setup-dev test lint format types check-migrations tests methods-matrix demo pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate methods-study
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
@@ -79,6 +79,11 @@ check-migrations: $(VENV)/.dev ## models and migrations agree
 
 tests: $(VENV)/.dev ## the test suite alone
 	$(PY) -m pytest -n 3 --dist loadfile
+
+methods-matrix: $(VENV)/.dev ## every method on every task and base that it claims, and docs/methods.md drawn anew
+	$(PY) -m pytest -n 3 --dist loadfile tests/matrix
+	$(PY) -m tests.matrix.parameters
+	$(PY) -m tools.methods_page
 
 # -- measurements --------------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,8 @@ def dequantised_weights(model: Any) -> Dequantised:
         if layer is None:
             return None
         packed: Any = layer.weight
-        return _dense_8bit(layer) if isinstance(layer, Linear8bitLt) else _dense(packed.data, packed.quant_state)
+        dense = _dense_8bit(layer) if isinstance(layer, Linear8bitLt) else _dense(packed.data, packed.quant_state)
+        return dense.T.contiguous() if _lies_across(layer) else dense
 
     return weight
 
@@ -48,18 +49,27 @@ def requantised_weights(base: Path, precision: str) -> Dequantised:
 
     from jobs.export.shards import read_checkpoint
 
-    names = _quantised_names(base, precision)
-    tensors = {tensor.name: tensor for tensor in read_checkpoint(base) if tensor.name in names}
+    layers = _quantised_layers(base, precision)
+    tensors = {tensor.name: tensor for tensor in read_checkpoint(base) if tensor.name in layers}
 
     def weight(name: str) -> torch.Tensor | None:
         tensor = tensors.get(name)
         if tensor is None:
             return None
-        dense = torch.from_numpy(tensor.floats()).to(getattr(torch, precision))
-        packed, state = quantize_4bit(dense, quant_type="nf4", compress_statistics=True)
-        return _dense(packed, state)
+        stored = torch.from_numpy(tensor.floats()).to(getattr(torch, precision))
+        across = _lies_across(layers[name])
+        packed, state = quantize_4bit(stored.T.contiguous() if across else stored, quant_type="nf4", compress_statistics=True)
+        dense = _dense(packed, state)
+        return dense.T.contiguous() if across else dense
 
     return weight
+
+
+def _lies_across(layer: Any) -> bool:
+    """Whether the files hold the weight of a quantised layer as [inputs, outputs]: transformers turns those of GPT-2's `Conv1D`."""
+    from transformers.pytorch_utils import Conv1D
+
+    return issubclass(getattr(layer, "source_cls", object), Conv1D)
 
 
 def _dense_8bit(layer: Any) -> torch.Tensor:
@@ -79,8 +89,8 @@ def _dense(packed: torch.Tensor, state: Any) -> torch.Tensor:
     return dense
 
 
-def _quantised_names(base: Path, precision: str) -> set[str]:
-    """The weights of the layers that transformers makes 4-bit ones in this architecture."""
+def _quantised_layers(base: Path, precision: str) -> dict[str, Any]:
+    """The layers by the names of their weights that transformers makes 4-bit ones in this architecture."""
     import torch
     from bitsandbytes.nn.modules import Linear4bit
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -97,4 +107,4 @@ def _quantised_names(base: Path, precision: str) -> set[str]:
         raise UserError("model_unusable", reason=str(failure).strip().split("\n")[0][:300]) from failure
     quantiser = AutoHfQuantizer.from_config(nf4(getattr(torch, precision)), pre_quantized=False)
     quantiser.preprocess_model(model=model, device_map={"": "cpu"})
-    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Linear4bit)}
+    return {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, Linear4bit)}

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import tests.environment  # isort: skip  # an own `var`, and no hub
 import argparse
-import logging
 import sys
 import tempfile
-import warnings
 from pathlib import Path
-
-import torch
-from transformers.utils.logging import disable_progress_bar
 
 from jobs.methods.registry import METHODS, get_method
 from tests.matrix.conformance import Workplace, cells, check
+from tests.matrix.running import quiet
 
 assert tests.environment.TEST_VAR
 
@@ -27,8 +23,7 @@ def main() -> int:
     parser.add_argument("--bits", type=int, help="this base alone")
     parser.add_argument("--trace", action="store_true", help="where it failed")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    _quiet()
+    quiet()
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         place = Workplace(Path(folder))
@@ -44,13 +39,6 @@ def main() -> int:
                 sys.stdout.flush()
         place.close()
     return 1 if failed else 0
-
-
-def _quiet() -> None:
-    """Leaves the reports alone on the screen."""
-    disable_progress_bar()
-    warnings.simplefilter("ignore")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

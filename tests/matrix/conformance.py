@@ -6,21 +6,25 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
 from jobs.errors import GraftError
 from jobs.export.merge import merge
-from jobs.export.parity import logits_of
 from jobs.methods.entry import BASE_BITS, Bits, Method
 from jobs.methods.registry import get_method
-from jobs.models.opened import open_model
+from jobs.models.attention import plain_inference
+from jobs.models.heads import CAUSAL, Head
+from jobs.models.loading import load_model
+from jobs.models.opened import _with_adapter, open_model
 from jobs.spec import RunSpec, Task
 from tests.matrix.models import Material, architectures, material
-from tests.matrix.outside import Outside
+from tests.matrix.outside import Inputs, Outside
 from tests.matrix.running import MIDDLE, STEPS, finished_adapter, load_base, make_spec, prepare, unzip
 
 # The loss of the rows trained on must fall by this share of itself at the method's own learning rate, in `STEPS` steps.
@@ -31,6 +35,8 @@ ROUNDING = 2e-5
 ROUNDING_OF_MERGE = 2e-4
 # LLM.int8 rounds a layer's inputs to codes as well: no merged weight does.
 CODES_OF_INPUTS = 0.1
+# One task that writes and one that puts a head upon the model.
+EVERY_BASE = ("causal_lm", "sequence_classification")
 # Checks whose results the later ones look at.
 NEEDED = ("trains", "export")
 
@@ -83,11 +89,11 @@ class Workplace:
 
 
 def cells(method: Method) -> Iterator[Cell]:
-    """Every task and base that a method claims: each base for the first task, its usual base for the others."""
+    """Every task that a method claims, by each kind of model on its usual base; those of `EVERY_BASE` on each base, by the first kind."""
     bases = method.capabilities.bases
-    for place, task in enumerate(method.capabilities.tasks):
-        for architecture in architectures(method, task):
-            for bits in bases if place == 0 else bases[:1]:
+    for task in method.capabilities.tasks:
+        for place, architecture in enumerate(architectures(method, task)):
+            for bits in bases if task in EVERY_BASE and place == 0 else bases[:1]:
                 yield Cell(method.id, task, bits, architecture)
 
 
@@ -96,7 +102,7 @@ def check(cell: Cell, place: Workplace, out: Path) -> Report:
     started = time.monotonic()
     report, method = Report(cell), get_method(cell.method)
     given = material(place.root, cell.architecture, cell.task)
-    spec = make_spec(cell.method, _settings(method, cell.bits), cell.task, given, _adapters(cell, method, given, out))
+    spec = make_spec(cell.method, _settings(method, cell.bits), cell.task, given, adapters_for(method, cell.task, given, out))
     trial = _Trial(cell, method, spec, out=out, place=place)
     for name, holds in trial.checks().items():
         report.faults[name], report.traces[name] = _outcome(holds)
@@ -111,11 +117,11 @@ def _settings(method: Method, bits: Bits) -> dict[str, Any]:
     return {BASE_BITS: str(bits)} if len(method.capabilities.bases) > 1 else {}
 
 
-def _adapters(cell: Cell, method: Method, given: Material, out: Path) -> list[Path]:
+def adapters_for(method: Method, task: Task, given: Material, out: Path) -> list[Path]:
     """Finished adapters for a method that builds on some, each of a short run with a seed of its own."""
     found = []
     for seed in range(method.capabilities.adapters):
-        first = make_spec(method.capabilities.adapters_of[0], {}, cell.task, given, steps=2, seed=seed)
+        first = make_spec(method.capabilities.adapters_of[0], {}, task, given, steps=2, seed=seed)
         found.append(finished_adapter(first, out / f"first-{seed}"))
     return found
 
@@ -154,23 +160,26 @@ class _Trial:
         if not self.trained:
             return "nothing is trained"
         with run.as_base():
-            self.base_found = _logits(run.model, self.rows)
+            self.base_found = _logits(run.model, self.inputs)
             run.measure("base")
         start = run.trainer.validate("base")
         run.trainer.run()
         run.measure("tuned")
-        self.tuned = _logits(run.model, self.rows)
+        self.tuned = _logits(run.model, self.inputs)
         end = run.trainer.validate("tuned")
         return "" if end < start * (1 - LEAST_FALL) else f"the loss went from {start:.6f} to {end:.6f} in {STEPS} steps"
 
-    @property
-    def rows(self) -> list[list[int]]:
-        """Token ids of the rows whose logits are compared."""
-        return [row.ids.tolist() for row in self.run.trainer.rows[:2]]
+    @cached_property
+    def inputs(self) -> list[Inputs]:
+        """What the model is given where logits are compared: single rows where it writes, else a batch of two."""
+        rows = self.run.trainer.rows[:2]
+        if self.cell.task == "causal_lm":
+            return [{"input_ids": torch.from_numpy(row.ids.astype(np.int64))[None]} for row in rows]
+        return [self.run.trainer.forward.batch(rows).inputs]
 
     def base_is_measured(self) -> str:
         """What a run measures as `base` is the model as it was loaded."""
-        base = _logits(load_base(self.spec, self.out), self.rows)
+        base = _logits(load_base(self.spec, self.out), self.inputs)
         return _apart(base, self.base_found, "the model with its adapter off")
 
     def frozen_is_untouched(self) -> str:
@@ -219,20 +228,29 @@ class _Trial:
         unzip(self.run, self.artifacts[self.kind], self.download)
         if self.artifacts.keys() != wanted:
             return f"artifacts {sorted(self.artifacts)} in place of {sorted(wanted)}; {' '.join(refused)}"
-        return _apart(self.tuned, _logits(self.run.model, self.rows), "the trained model after its export")
+        return _apart(self.tuned, _logits(self.run.model, self.inputs), "the trained model after its export")
 
     def reloads(self) -> str:
         """The download, opened as Graft opens it, gives the trained model's logits."""
-        if self.kind == "adapter":
-            opened = open_model(self.base, self.download, bits=self.cell.bits, precision="float32")
-        else:
-            opened = open_model(self.download, None, precision="float32")
-        return _apart(self.tuned, _logits(opened.model, self.rows), "the download, opened again")
+        opened = self._opened(self.base, self.download, self.cell.bits) if self.kind == "adapter" else self._opened(self.download)
+        return _apart(self.tuned, _logits(opened, self.inputs), "the download, opened again")
+
+    def _opened(self, folder: Path, adapter: Path | None = None, bits: int = 16) -> Any:
+        """A model, perhaps with an adapter upon it, as Graft opens it."""
+        if self.head.stands_alone and self.head.auto == CAUSAL.auto:
+            return open_model(folder, adapter, bits=bits, precision="float32").model
+        model = load_model(folder, precision="float32", trains_base=False, bits=bits, head=self.head)
+        return _with_adapter(model, adapter) if adapter else model
+
+    @property
+    def head(self) -> Head:
+        """What the task puts upon the base."""
+        return self.run.session.work.head(self.run.held_out.tokenizer, self.spec.seed)
 
     def loads_outside(self) -> str:
         """The download gives the same logits in a process without Graft; where the method is not PEFT's, in a fresh one with Graft."""
         reader = self.place.fresh if self.method.tuner else self.place.stranger
-        found = reader.logits(self.download, self.base, self.rows, task=self.cell.task, bits=self.cell.bits, adapter=self.kind == "adapter")
+        found = reader.logits(self.download, self.base, self.inputs, head=self.head, bits=self.cell.bits, adapter=self.kind == "adapter")
         return _apart(self.tuned, found, "the download, outside")
 
     def merges(self) -> str:
@@ -247,10 +265,10 @@ class _Trial:
         # The original base is another model than the quantised one: there the adapter is compared upon that base.
         adapter = self.out / "adapter-for-original"
         self.run.trainer.hooks.save_for_original(adapter)
-        upon_original = open_model(self.base, adapter, precision="float32")
+        upon_original = self._opened(self.base, adapter)
         unzip(self.run, self.artifacts["merged-original"], self.out / "merged-original")
-        merged = open_model(self.out / "merged-original", None, precision="float32")
-        wanted, found = (_logits(opened.model, self.rows) for opened in (upon_original, merged))
+        merged = self._opened(self.out / "merged-original")
+        wanted, found = (_logits(model, self.inputs) for model in (upon_original, merged))
         return _apart(wanted, found, "the model merged into the original base", ROUNDING_OF_MERGE) or self._merged_is_off(
             "merged-dequantised", CODES_OF_INPUTS if self.cell.bits == 8 else ROUNDING_OF_MERGE
         )
@@ -269,13 +287,16 @@ class _Trial:
         return "its capabilities say that it does not merge, yet jobs.export merged it"
 
 
-def _logits(model: Any, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+def _logits(model: Any, inputs: Sequence[Inputs]) -> list[torch.Tensor]:
+    """All outputs of the model that are logits, of each batch of inputs."""
     was_training = model.training
     model.eval()
     try:
-        return logits_of(model, rows, "float32")
+        with plain_inference(model), torch.no_grad():
+            found = [model(**each) for each in inputs]
     finally:
         model.train(was_training)
+    return [output[name].float() for output in found for name in output if name.endswith("logits")]
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

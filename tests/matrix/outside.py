@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 
-from jobs.spec import Task
+from jobs.models.heads import Head
 
 # Run with -I: nothing but what is installed. `graft` is the folder of the repository, empty for a stranger.
 SERVER = """
@@ -35,17 +34,8 @@ torch.set_num_threads(1)
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-HEADS = {
-    "causal_lm": transformers.AutoModelForCausalLM,
-    "sequence_classification": transformers.AutoModelForSequenceClassification,
-    "regression": transformers.AutoModelForSequenceClassification,
-    "question_answering": transformers.AutoModelForQuestionAnswering,
-    "multiple_choice": transformers.AutoModelForMultipleChoice,
-    "seq2seq_lm": transformers.AutoModelForSeq2SeqLM,
-}
-
 def read(request):
-    head, base, folder = HEADS[request["task"]], request["base"], request["folder"]
+    head, base, folder = getattr(transformers, request["auto"]), request["base"], request["folder"]
     options = {"dtype": torch.float32}
     if request["bits"] < 16:
         nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
@@ -54,7 +44,7 @@ def read(request):
         options |= {"quantization_config": transformers.BitsAndBytesConfig(**kind), "device_map": {"": "cpu"}}
     if not request["adapter"]:
         return head.from_pretrained(folder, **options)
-    model = head.from_pretrained(base, **request["head"], **options)
+    model = head.from_pretrained(base, **request["config"], **options)
     for layer in model.modules():  # bitsandbytes' kernel for inference rounds to bfloat16, whatever the adapter
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
@@ -70,14 +60,17 @@ for line in sys.stdin:
         torch.manual_seed(len(line))
         model = read(request).eval()
         with torch.no_grad():
-            logits = [model(input_ids=torch.tensor([row])).logits[0].float().tolist() for row in request["rows"]]
-        answer = {"logits": logits}
+            found = [model(**{name: torch.tensor(value) for name, value in inputs.items()}) for inputs in request["inputs"]]
+        answer = {"logits": [[output[name].float().tolist() for name in output if name.endswith("logits")] for output in found]}
     except Exception as failure:
         answer = {"fault": f"{type(failure).__name__}: {failure}", "trace": traceback.format_exc()}
     assert graft or "jobs" not in sys.modules
     out.write(json.dumps(answer) + "\\n")
     out.flush()
 """
+
+
+Inputs = Mapping[str, torch.Tensor]
 
 
 class ReadFault(Exception):
@@ -102,12 +95,14 @@ class Outside:
             self._process.stdout.close()  # type: ignore[union-attr]
 
     def logits(
-        self, folder: Path, base: Path, rows: Sequence[Sequence[int]], *, task: Task, bits: int, adapter: bool,
-        head: dict[str, Any] | None = None,
+        self, folder: Path, base: Path, inputs: Sequence[Inputs], *, head: Head, bits: int, adapter: bool
     ) -> list[torch.Tensor]:  # fmt: skip
-        """What the model of `folder` (an adapter upon `base`, or a model) makes of each row of token ids. Raises `ReadFault`."""
+        """What the model of `folder` (an adapter upon `base` with a task's head, or a model) makes of each batch of inputs: all of its
+        outputs that are logits. Raises `ReadFault`.
+        """
         request = {
-            "folder": str(folder), "base": str(base), "rows": rows, "task": task, "bits": bits, "adapter": adapter, "head": head or {},
+            "folder": str(folder), "base": str(base), "auto": head.auto, "config": dict(head.config), "bits": bits, "adapter": adapter,
+            "inputs": [{name: tensor.tolist() for name, tensor in each.items()} for each in inputs],
         }  # fmt: skip
         process = self._started()
         process.stdin.write(json.dumps(request) + "\n")  # type: ignore[union-attr]
@@ -118,7 +113,7 @@ class Outside:
         answer = json.loads(line)
         if "fault" in answer:
             raise ReadFault(answer["fault"])
-        return [torch.tensor(row) for row in answer["logits"]]
+        return [torch.tensor(found) for outputs in answer["logits"] for found in outputs]
 
     def _started(self) -> subprocess.Popen[str]:
         if not self._process:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from jobs import run as phases
 from jobs.data.token_cache import TokenCache
 from jobs.held_out import HeldOut
+from jobs.models.heads import fresh_heads
 from jobs.spec import DataSpec, EngineSpec, EvaluationSpec, ExportSpec, MethodSpec, ModelSpec, RunSpec, Task, TrainingSpec
 from jobs.training.loop import Trainer
 from tests.matrix.models import ROWS, Material
@@ -113,18 +117,18 @@ def prepare(spec: RunSpec, out: Path, resume: Sequence[Path] = ()) -> Prepared:
     out.mkdir(parents=True, exist_ok=True)
     session = phases.Session.open(spec, out, events.emit, lambda: False)
     rows, tokenizer = phases._tokenise(session, TokenCache(out.parent / "tokens"))
-    model = phases._load(session)
+    model = phases._load(session, tokenizer)
     encoded = rows.encoded(spec.training, phases._length_limit(model))
-    setup = phases._setup(session, encoded, tokenizer, resume)
+    setup = phases._setup(session, encoded, tokenizer, resume, fresh_heads(model))
     trainer = phases._prepare(session, phases.apply_method(session.method, model, session.settings, setup), setup, encoded)
     phases._restore(trainer, resume)
     return Prepared(session, trainer, HeldOut(session, rows, encoded, tokenizer), events)
 
 
 def load_base(spec: RunSpec, out: Path) -> Any:
-    """The base model as the run of `spec` loads it."""
+    """The base model as the run of `spec` loads it, with the head of its task."""
     session = phases.Session.open(spec, out, Events().emit, lambda: False)
-    return phases._load(session)
+    return phases._load(session, phases._tokenise(session, TokenCache(out / "tokens"))[1])
 
 
 def finished_adapter(spec: RunSpec, out: Path) -> Path:
@@ -142,6 +146,14 @@ def unzip(run: Prepared, artifact: dict[str, Any], folder: Path) -> Path:
     with zipfile.ZipFile(run.session.out / artifact["path"]) as archive:
         archive.extractall(folder)
     return folder
+
+
+def quiet() -> None:
+    """For a command: leaves its own words alone on the screen, and one core to others."""
+    torch.set_num_threads(1)
+    disable_progress_bar()
+    warnings.simplefilter("ignore")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line for each layer of each step
 
 
 def _disturb(number: int) -> None:
