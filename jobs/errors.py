@@ -199,6 +199,10 @@ CATALOGUE: dict[str, ErrorText] = {
     "task_cannot": ErrorText(
         "{method} does not train for the task {task}; it trains for: {known}.", "Choose another method, or another task for the run."
     ),
+    "checkpointing_cannot": ErrorText(
+        "{method} does not work with gradient checkpointing: what it learns lies in the cache, which checkpointing leaves out.",
+        "Switch gradient checkpointing off (a smaller micro-batch saves memory too), or choose another method.",
+    ),
     "model_task": ErrorText(
         "A {architecture} cannot be trained for the task {task}; it can be trained for: {known}.",
         "Choose another base model, or another task for the run.",

@@ -18,6 +18,7 @@ from jobs.data.token_cache import TokenCache
 from jobs.data.tokens import LENGTH_CAP
 from jobs.device import Device, choose_precision, torch_name
 from jobs.errors import GraftError
+from jobs.export.archive import unpack
 from jobs.export.context import ExportContext
 from jobs.export.export import export_run
 from jobs.geometry import default_folder
@@ -68,6 +69,7 @@ class Session:
         method, device = get_method(spec.method.id), probe()
         settings = method.resolve(dict(spec.method.settings))
         method.check_task(spec.task)
+        method.check_checkpointing(wanted=spec.training.gradient_checkpointing)
         method.check_adapters(spec.method.adapters)
         method.check_device(device)
         architecture = require_task(Path(spec.model.path), spec.task)
@@ -102,7 +104,7 @@ def execute(
     torch.set_num_threads(session.device["threads"])
     rows, tokenizer = _tokenise(session, cache)
     model = _load(session, tokenizer)
-    encoded = rows.encoded(spec.training, _length_limit(model))
+    encoded = rows.encoded(spec.training, _length_limit(model, session.method.virtual_tokens(session.settings)))
     setup = _setup(session, encoded, tokenizer, resume, fresh_heads(model))
     trainer = _prepare(session, apply_method(session.method, model, session.settings, setup), setup, encoded)
     start = _restore(trainer, resume)
@@ -143,12 +145,14 @@ def _load(session: Session, tokenizer: Any) -> Any:
     return model
 
 
-def _length_limit(model: Any) -> int:
-    """The positions that the model knows, where its config says so; RoBERTa and its like begin to count behind the padding token's."""
+def _length_limit(model: Any, taken: int = 0) -> int:
+    """The positions that the model knows, where its config says so, less those `taken` by virtual tokens; RoBERTa and its like begin to
+    count behind the padding token's.
+    """
     limit: int = getattr(model.config, "max_position_embeddings", None) or LENGTH_CAP
     counted = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
     before = max((padding + 1 for module in counted if (padding := getattr(module, "padding_idx", None)) is not None), default=0)
-    return limit - before
+    return limit - before - taken
 
 
 def _setup(session: Session, encoded: EncodedSets, tokenizer: Any, resume: Sequence[Path] = (), heads: tuple[str, ...] = ()) -> Setup:
@@ -162,7 +166,7 @@ def _setup(session: Session, encoded: EncodedSets, tokenizer: Any, resume: Seque
         rows=rows,
         tokenizer=tokenizer,
         heads=heads,
-        adapters=tuple(Path(adapter) for adapter in spec.method.adapters),
+        adapters=tuple(unpack(Path(path), session.out / ".adapters" / str(number)) for number, path in enumerate(spec.method.adapters)),
         base_folder=Path(spec.model.path),
         kept=_kept(session, encoded, resume),
         progress=_start_progress(session),

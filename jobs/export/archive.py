@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from jobs.durable import fsync_folder
+from jobs.errors import UserError
 
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 BLOCK_BYTES = 4 << 20
@@ -54,6 +55,25 @@ class Archive:
             "files": [asdict(member) for member in self.members],
             "details": details,
         }
+
+
+def unpack(path: Path, folder: Path) -> Path:
+    """The folder of a download: `path` itself where it is one, else the files of the zip `path`, written into the new `folder`.
+
+    Raises `UserError("adapter_unusable")` where it is neither, or a member lies in a folder of its own.
+    """
+    if path.is_dir():
+        return path
+    try:
+        with zipfile.ZipFile(path) as packed:
+            names = [name for name in packed.namelist() if Path(name).name != name]
+            if names:
+                raise UserError("adapter_unusable", path=path.name, reason=f"its member {names[0]!r} is not a plain file name")
+            folder.mkdir(parents=True, exist_ok=True)
+            packed.extractall(folder)
+    except (OSError, zipfile.BadZipFile) as failure:
+        raise UserError("adapter_unusable", path=path.name, reason=str(failure)[:200]) from failure
+    return folder
 
 
 def archive(folder: Path, target: Path, progress: Callable[[int, int], None] | None = None) -> Archive:

@@ -1,7 +1,9 @@
-// The form of a new run: only the chosen method's settings are shown, its learning rate is the placeholder, the effective batch is counted.
+// The form of a new run: only the chosen method's settings are shown, its learning rate is the placeholder, methods that do not fit the base
+// model are greyed out with their reason, a word finds a method, the effective batch is counted.
 
 const form = document.getElementById("run-form");
 const byName = (name) => form.elements.namedItem(name);
+const methods = document.getElementById("methods");
 
 function showMethod() {
   const chosen = form.querySelector("input[name=method]:checked");
@@ -9,7 +11,32 @@ function showMethod() {
     settings.hidden = settings.dataset.method !== chosen?.value;
     settings.open = !settings.hidden;
   }
+  document.getElementById("builds-on").hidden = !form.querySelector(`[data-builds-on="${chosen?.value}"]`);
   if (chosen) byName("training_learning_rate").placeholder = chosen.dataset.learningRate;
+}
+
+function showObstacles() {
+  const reasons = JSON.parse(document.getElementById("obstacles").textContent)[byName("base_model").value] ?? {};
+  for (const radio of form.querySelectorAll("input[name=method]")) {
+    const reason = reasons[radio.value];
+    const why = document.getElementById(`why_${radio.value}`);
+    radio.closest("[data-choice]").classList.toggle("unfit", Boolean(reason));
+    // One that is chosen already stays so: the server says again why it does not fit.
+    radio.disabled = Boolean(reason) && !radio.checked;
+    why.hidden = !reason;
+    why.textContent = reason ? methods.dataset.unfit.replace("{reason}", reason) : "";
+  }
+}
+
+function findMethods() {
+  const wanted = document.getElementById("method-filter").value.trim().toLowerCase();
+  let found = 0;
+  for (const choice of methods.querySelectorAll("[data-choice]")) {
+    choice.hidden = !choice.textContent.toLowerCase().includes(wanted) && !choice.querySelector(":checked");
+    found += choice.hidden ? 0 : 1;
+  }
+  for (const family of methods.querySelectorAll(".family")) family.hidden = !family.querySelector("[data-choice]:not([hidden])");
+  document.getElementById("method-count").textContent = wanted ? String(found) : "";
 }
 
 function countBatch() {
@@ -20,7 +47,14 @@ function countBatch() {
 if (form) {
   form.addEventListener("change", showMethod);
   form.addEventListener("input", countBatch);
+  byName("base_model").addEventListener("change", showObstacles);
+  const filter = document.getElementById("method-filter");
+  filter.addEventListener("input", findMethods);
+  filter.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") event.preventDefault(); // which would launch the run
+  });
   showMethod();
+  showObstacles();
   countBatch();
   document.getElementById("errors")?.focus();
 }

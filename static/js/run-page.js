@@ -163,6 +163,7 @@ class RunPage extends HTMLElement {
     if (kind === "step") this.#figures(data);
     if (kind === "phase") this.#phase(data);
     if (kind === "eval") this.#measured(data);
+    if (kind === "method") this.#refresh("blocks", "graft:blocks");
     if (kind === "sample") this.#refresh("samples", "graft:samples");
     // A new attempt takes back the steps after its checkpoint: the curves are read anew.
     if (kind === "plan") this.#soon("load", 500, () => this.#load());

@@ -65,6 +65,8 @@ ROUTES: dict[str, Route] = {
     "runs:detail": Route("GET", ("run",), viewer="GET"),
     "runs:part": Route("GET", ("run", "part"), viewer="GET"),
     "runs:series": Route("GET", ("run",), viewer="GET"),
+    "runs:blocks": Route("GET", ("run",), viewer="GET"),
+    "runs:overlap": Route("GET", ("run",), viewer="GET"),
     "runs:pause": Route("POST", ("run",)),
     "runs:resume": Route("POST", ("run",)),
     "runs:cancel": Route("POST", ("run",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from jobs.errors import UserError
 from jobs.methods.entry import Method
+from jobs.methods.obstacles import obstacle
 from jobs.methods.registry import all_methods
 from jobs.spec import DataSpec, EvaluationSpec, ExportSpec, RunSpec, TrainingSpec
 from webapp.accounts.models import Team
@@ -19,6 +21,7 @@ from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
 from webapp.runs.fields import setting_field, setting_name, spec_field
 from webapp.runs.models import Run, Worker
+from webapp.runs.services.specs import with_adapters
 
 
 class Words(NamedTuple):
@@ -171,12 +174,41 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class MethodCard:
-    """A method as the form shows it: its entry, its settings as bound fields, and why no known worker can run it ("" if one can)."""
+    """A method as the form shows it: its entry, its settings as bound fields, and why it does not fit ("" where it does)."""
 
     method: Method
     fields: list[BoundField]
     chosen: bool
     obstacle: str
+
+    @property
+    def brief(self) -> str:
+        """The first sentence of the summary."""
+        return self.method.summary.split(". ")[0].rstrip(".") + "."
+
+    @property
+    def rest(self) -> str:
+        """What follows it."""
+        return self.method.summary.partition(". ")[2]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The methods of one mechanism, in the catalogue's order."""
+
+    label: Any
+    cards: list[MethodCard]
+
+
+FAMILIES = {
+    "full": _("All weights"),
+    "low-rank": _("Low-rank updates"),
+    "reparametrisation": _("Other updates of the weights"),
+    "sparse": _("Sparse updates"),
+    "adapter": _("Adapters between the layers"),
+    "selective": _("A few of the model's own weights"),
+    "prompt": _("Learned prompts"),
+}
 
 
 class RunForm(forms.Form):
@@ -193,6 +225,10 @@ class RunForm(forms.Form):
         BaseModel.objects.none(), label=_("Base model"), empty_label=None, help_text=_("The model that the training starts from."),
     )  # fmt: skip
     method = forms.ChoiceField(label=_("Method"), widget=forms.RadioSelect)
+    adapters = forms.ModelMultipleChoiceField(
+        Run.objects.none(), label=_("Finished runs to build on"), required=False, widget=forms.CheckboxSelectMultiple,
+        help_text=_("Their adapters stay as they are; the method learns how to use them together."),
+    )  # fmt: skip
 
     def __init__(self, team: Team, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -203,6 +239,7 @@ class RunForm(forms.Form):
         models = BaseModel.objects.filter(Q(team=team) | Q(team=None), state=BaseModel.State.READY)
         self._choose("dataset_version", versions.select_related("dataset").order_by("-created_at"))
         self._choose("base_model", models.order_by("created_at"))
+        self._choose("adapters", with_adapters(team).select_related("base_model").order_by("-created_at"))
         method = self.fields["method"]
         assert isinstance(method, forms.ChoiceField)  # noqa: S101 - for the type checker
         method.choices = [(each.id, each.name) for each in self.methods.values()]
@@ -236,30 +273,63 @@ class RunForm(forms.Form):
         """Whether a folded field has an error, so that it must not stay folded."""
         return any(field.errors for field in self.section("advanced"))
 
-    def cards(self) -> list[MethodCard]:
+    def families(self) -> list[Family]:
         """The methods to choose from."""
-        chosen = self["method"].value()
+        cards = self._cards()
+        return [
+            Family(FAMILIES.get(name, name), [card for card in cards if card.method.family == name])
+            for name in dict.fromkeys(card.method.family for card in cards)
+        ]
+
+    def obstacles(self) -> dict[str, dict[str, str]]:
+        """Why methods do not fit, by the base model's id and the method's; what fits is left out."""
+        kinds = {worker.device.get("kind", "") for worker in self.workers} - {""}
+        there: dict[Any, Counter[str]] = {}
+        for base_id, method in with_adapters(self.team).values_list("base_model_id", "method"):
+            there.setdefault(base_id, Counter())[method] += 1
+        found: dict[str, dict[str, str]] = {}
+        for model in self._models():
+            reasons = {
+                method.id: obstacle(
+                    method,
+                    task="causal_lm",
+                    facts=model.facts,
+                    model=model.name,
+                    device_kinds=kinds,
+                    adapters=there.get(model.pk, {}),
+                )
+                for method in self.methods.values()
+            }
+            found[str(model.pk)] = {name: reason for name, reason in reasons.items() if reason}
+        return found
+
+    def _cards(self) -> list[MethodCard]:
+        chosen, models = self["method"].value(), [str(model.pk) for model in self._models()]
+        base = str(self["base_model"].value())
+        reasons = self.obstacles().get(base if base in models else next(iter(models), ""), {})
         return [
             MethodCard(
                 method=method,
                 fields=[self[setting_name(method, setting)] for setting in method.settings],
                 chosen=method.id == chosen,
-                obstacle=self._obstacle(method),
+                obstacle=reasons.get(method.id, ""),
             )
             for method in self.methods.values()
         ]
 
-    def _obstacle(self, method: Method) -> str:
-        kinds = {worker.device.get("kind", "") for worker in self.workers}
-        if not kinds or kinds & set(method.capabilities.devices):
-            return ""
-        return str(_("No worker of this site can run it: it needs %(devices)s.")) % {"devices": ", ".join(method.capabilities.devices)}
+    def _models(self) -> list[BaseModel]:
+        field = self.fields["base_model"]
+        assert isinstance(field, forms.ModelChoiceField)  # noqa: S101 - for the type checker
+        return list(field.queryset)
 
     # -- what the service takes ----------------------------------------------------------------------------------------
 
     def clean(self) -> dict[str, Any]:
         """Drops what was typed for methods that were not chosen, faults included."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        chosen = self.methods.get(str(cleaned.get("method")))
+        if chosen and not chosen.capabilities.adapters:
+            cleaned.pop("adapters", None)
         for method in self.methods.values():
             for setting in method.settings if method.id != cleaned.get("method") else ():
                 cleaned.pop(setting_name(method, setting), None)
@@ -282,6 +352,7 @@ class RunForm(forms.Form):
             "base_model": data["base_model"],
             "method": method.id,
             "settings": {name: value for name, value in given.items() if value not in (None, "")},
+            "adapters": list(data.get("adapters") or ()),
             "seed": data["seed"],
             "validation_share": data["data_validation_share"],
             **groups,

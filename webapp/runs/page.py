@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from jobs.methods.registry import METHODS, get_method
 from webapp.core import formats
+from webapp.runs.blocks import heat_map
 from webapp.runs.forgetting import forgetting
 from webapp.runs.listing import accuracy, seconds_of
 from webapp.runs.models import Artifact, Record, Run
@@ -261,7 +262,8 @@ def words() -> dict[str, Any]:
 
 
 PARTS = {
-    "header": header, "evaluation": evaluation, "samples": samples, "log": log, "artifacts": artifacts, "history": history,
+    "header": header, "blocks": heat_map, "evaluation": evaluation, "samples": samples, "log": log, "artifacts": artifacts,
+    "history": history,
 }  # fmt: skip
 
 

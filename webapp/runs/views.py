@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from jobs.errors import UserError
 from webapp.accounts.access import enter, get_team, signed_in
 from webapp.accounts.models import Team
-from webapp.runs import page
+from webapp.runs import blocks, page
 from webapp.runs.access import get_run
 from webapp.runs.forms import RunForm, initial_of
 from webapp.runs.listing import listing
@@ -53,7 +53,7 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
             return redirect("runs:detail", create_run(team=team, user=signed_in(request), **form.parameters()).id)
         except UserError as error:
             form.refuse(error)
-    return render(request, "runs/new.html", {"form": form, "cards": form.cards()}, status=422 if form.errors else 200)
+    return render(request, "runs/new.html", {"form": form, "families": form.families()}, status=422 if form.errors else 200)
 
 
 def _presets(request: HttpRequest, team: Team) -> dict[str, Any]:
@@ -104,6 +104,32 @@ def series(request: HttpRequest, run_id: UUID) -> HttpResponse:
     except ValueError as error:
         return JsonResponse({"error": str(error)}, status=400)
     return JsonResponse(body)
+
+
+@require_GET
+def block_scores(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """The block scores of a block-sparse run over time, as JSON: the `method` events (`jobs.events`)."""
+    return JsonResponse({"events": blocks.scores(get_run(request.user, run_id, "view"))})
+
+
+@require_GET
+def block_overlap(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """The blocks that this run and `?with=`, another of the same team, have in common."""
+    run = get_run(request.user, run_id, "view")
+    enter(request, run.team)
+    context: dict[str, Any] = {"run": run, "reason": _("Choose a run to compare with on the run's page.")}
+    if "with" in request.GET:
+        try:
+            other = get_run(request.user, UUID(request.GET["with"]), "view")
+        except ValueError:
+            raise Http404 from None
+        if other.team_id != run.team_id:
+            raise Http404
+        try:
+            context = {"run": run, **blocks.compare(run, other)}
+        except ValueError as reason:
+            context |= {"other": other, "reason": reason}
+    return render(request, "runs/overlap.html", context)
 
 
 @require_POST

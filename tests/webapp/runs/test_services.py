@@ -9,6 +9,7 @@ import pytest
 from django.db.models.functions import Now
 
 from jobs.errors import UserError
+from jobs.methods.registry import get_method
 from jobs.spec import RunSpec
 from tests.webapp.runs.rows import Bench, make_bench
 from webapp.catalog.models import BaseModel
@@ -34,7 +35,7 @@ def test_launch_writes_run_history_and_doorbell(bench: Bench) -> None:
     assert (run.state, run.desired, run.attempt, run.queue) == (State.QUEUED, Desired.RUN, 0, "train")
     assert list(RunEvent.objects.values_list("to_state", "actor")) == [("queued", "alice")]
     assert list(OutboxMessage.objects.values_list("task", "subject", "queue")) == [("runs.train", run.id, "train")]
-    assert run.spec["method"]["settings"] == {"rank": 8, "alpha": 32.0, "dropout": 0.0, "targets": "all-linear", "b_rate_ratio": 1.0}
+    assert run.spec["method"]["settings"] == get_method("lora").resolve({"rank": 8})
     assert run.spec["seed"] == 7
     assert run.code_version
 

@@ -11,7 +11,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from jobs.methods.registry import all_methods
+from jobs.errors import UserError
+from jobs.methods.registry import all_methods, get_method
 from jobs.spec import RunSpec
 from tests.webapp.runs import stories
 from tests.webapp.runs.rows import Bench, make_bench
@@ -19,7 +20,7 @@ from webapp.accounts.models import Membership, Role, User
 from webapp.core import formats
 from webapp.core.formats import THIN
 from webapp.runs.forms import FIELDS
-from webapp.runs.models import Run, Worker
+from webapp.runs.models import Record, Run, Worker
 from webapp.runs.states import State
 
 
@@ -133,7 +134,7 @@ def test_the_form_launches_with_its_defaults(alice: Client, bench: Bench) -> Non
     assert answer["Location"] == reverse("runs:detail", args=[run.id])
     assert (run.name, run.method, run.state, run.created_by) == ("mine", "lora", State.QUEUED, bench.user)
     assert run.spec["training"]["epochs"] == 3.0
-    assert run.spec["method"]["settings"] == {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": "all-linear", "b_rate_ratio": 1.0}
+    assert run.spec["method"] == {"id": "lora", "settings": get_method("lora").resolve({}), "adapters": []}
     assert (run.spec["export"]["merge"], run.spec["export"]["dtype"]) == ("original", "base")
     assert run.spec["evaluation"]["generate"] is True
 
@@ -340,3 +341,39 @@ def test_a_viewer_sees_the_page_but_no_button(bench: Bench, client: Client) -> N
         assert vera.post(reverse(f"runs:{name}", args=[run.id])).status_code == 403
     run.refresh_from_db()
     assert (run.state, run.desired) == (State.RUNNING, "run")
+
+
+def test_a_method_that_does_not_fit_is_refused_with_its_reason(bench: Bench, alice: Client) -> None:
+    bench.base_model.facts = {**bench.base_model.facts, "has_biases": False}
+    bench.base_model.save()
+    page = alice.get(reverse("runs:new", args=[bench.team.slug])).content.decode()
+    assert "Does not fit: it trains the model" in page
+    answer = alice.post(reverse("runs:new", args=[bench.team.slug]), form_data(bench, method="bitfit"))
+    assert answer.status_code == 422
+    assert "it trains the model&#x27;s biases" in answer.content.decode()
+    assert not Run.objects.exists()
+
+
+def test_adapters_to_build_on_are_of_the_team_and_of_the_base(bench: Bench) -> None:
+    run = stories.finished(bench.launch())
+    with pytest.raises(UserError) as few:
+        bench.launch(method="adapter_fusion", adapters=[run])
+    assert few.value.code == "adapters_needed"
+    with pytest.raises(UserError) as unfit:
+        bench.launch(method="adapter_fusion", adapters=[run, stories.finished(bench.launch())])
+    assert unfit.value.code == "adapter_unfit"
+
+
+def test_what_two_runs_of_block_sparse_have_in_common(bench: Bench, alice: Client) -> None:
+    runs = [stories.finished(bench.launch(method="block_sparse", name=name)) for name in ("one", "two")]
+    for run, positions in zip(runs, ([0, 1, 2], [1, 2, 3]), strict=True):
+        module = {"layer": 0, "module": "q_proj", "n": 2, "m": 3, "k": 3, "mean": 0.5, "replaced": 0.25, "positions": positions}
+        data = {"step": 4, "name": "block_scores", "modules": [{**module, "scores": [3.0, 2.0, 1.0]}]}
+        Record.objects.create(run=run, attempt=1, seq=100_000, kind="method", step=4, at=0.0, data=data)
+    page = alice.get(reverse("runs:detail", args=[runs[0].id])).content.decode()
+    assert "0.500" in page
+    assert ">two</option>" in page
+    assert alice.get(reverse("runs:blocks", args=[runs[0].id])).json()["events"][0]["modules"][0]["positions"] == [0, 1, 2]
+    answer = alice.get(reverse("runs:overlap", args=[runs[0].id]), {"with": str(runs[1].id)})
+    found = answer.context["overlap"]
+    assert (found.share, found.chance, found.conflicts) == (pytest.approx(2 / 3), pytest.approx(1 / 2), pytest.approx(1 / 2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +14,7 @@ import jobs
 from jobs.device import Device, choose_precision
 from jobs.errors import UserError
 from jobs.methods.entry import Method
+from jobs.methods.obstacles import obstacle
 from jobs.methods.registry import get_method
 from jobs.spec import RunSpec
 from webapp.accounts.models import Team, User
@@ -36,6 +39,7 @@ def create_run(
     base_model: BaseModel,
     method: str,
     settings: dict[str, Any],
+    adapters: Sequence[Run] = (),
     training: dict[str, Any],
     evaluation: dict[str, Any],
     export: dict[str, Any],
@@ -50,9 +54,10 @@ def create_run(
     entry = get_method(method)
     # The defaults are written out: a later version of the catalogue must not change what this run means.
     resolved = entry.resolve(settings)
+    _check_method(team, entry, base_model, adapters)
     spec = placeholder_spec(
         {
-            "method": {"id": method, "settings": resolved},
+            "method": {"id": method, "settings": resolved, "adapters": [str(run.id) for run in adapters]},
             "training": training,
             "evaluation": evaluation,
             "export": export,
@@ -91,6 +96,25 @@ def _check_inputs(team: Team, name: str, version: DatasetVersion, base_model: Ba
         raise UserError("dataset_not_ready", name=version, where={"field": "dataset_version"})
     if base_model.team_id not in (None, team.id) or base_model.state != BaseModel.State.READY:
         raise UserError("model_not_ready", name=base_model.name, where={"field": "base_model"})
+
+
+def _check_method(team: Team, method: Method, base_model: BaseModel, adapters: Sequence[Run]) -> None:
+    """Refuses a method that does not fit the base model, and adapters that it cannot build on."""
+    method.check_adapters([str(run.id) for run in adapters])
+    for run in adapters:
+        fits = run.team_id == team.id and run.base_model_id == base_model.id and run.method in method.capabilities.adapters_of
+        if not fits:
+            raise UserError("adapter_unfit", run=run.name, method=method.name, model=base_model.name, where={"field": "adapters"})
+    reason = obstacle(
+        method,
+        task="causal_lm",
+        facts=base_model.facts,
+        model=base_model.name,
+        device_kinds=(),  # what the workers can do is asked of each of them
+        adapters=Counter(run.method for run in adapters),
+    )
+    if reason:
+        raise UserError("method_cannot", method=method.name, reason=reason, instead="Choose another method.", where={"field": "method"})
 
 
 def _check_devices(method: Method, spec: RunSpec) -> None:

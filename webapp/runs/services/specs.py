@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from django.db.models import QuerySet
+
 from jobs.spec import RunSpec
+from webapp.accounts.models import Team
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
-from webapp.runs.models import Run
+from webapp.runs.models import Artifact, Run
+from webapp.runs.states import State
 
 SPLITS = ("train", "validation", "test")
 
@@ -22,8 +27,19 @@ def placeholder_spec(parts: dict[str, Any], version: DatasetVersion, base_model:
     return RunSpec.from_json({**parts, "model": model, "data": {**files, "validation_share": share}})
 
 
+def with_adapters(team: Team) -> QuerySet[Run]:
+    """The finished runs of a team that left an adapter to build on."""
+    return Run.objects.filter(team=team, state=State.SUCCEEDED, artifacts__kind=Artifact.Kind.ADAPTER).distinct()
+
+
+def _adapter_of(run_id: str) -> Path:
+    """The zip of a run's newest adapter; where the run was deleted, a place where none is, so that the training says what is missing."""
+    artifact = Artifact.objects.filter(run_id=run_id, kind=Artifact.Kind.ADAPTER).order_by("-attempt").first()
+    return artifact.file.resolve() if artifact else Run(id=run_id).folder.resolve() / "adapter.zip"
+
+
 def for_worker(run: Run) -> RunSpec:
-    """The run's spec with the absolute paths of this host."""
+    """The run's spec with the absolute paths of this host; adapters are the zips of the runs that stand in it by id."""
     spec = RunSpec.from_json(run.spec)
     folder = run.dataset_version.folder.resolve()
 
@@ -31,7 +47,8 @@ def for_worker(run: Run) -> RunSpec:
         return None if name is None else str(folder / name)
 
     data = replace(spec.data, train=str(folder / spec.data.train), validation=absolute(spec.data.validation), test=absolute(spec.data.test))
-    return replace(spec, model=replace(spec.model, path=str(run.base_model.folder.resolve())), data=data)
+    method = replace(spec.method, adapters=[str(_adapter_of(name)) for name in spec.method.adapters])
+    return replace(spec, model=replace(spec.model, path=str(run.base_model.folder.resolve())), data=data, method=method)
 
 
 def parameters_of(run: Run) -> dict[str, Any]:
@@ -43,6 +60,7 @@ def parameters_of(run: Run) -> dict[str, Any]:
         "base_model": run.base_model,
         "method": run.method,
         "settings": dict(spec["method"]["settings"]),
+        "adapters": list(with_adapters(run.team).filter(pk__in=spec["method"].get("adapters", []))),
         "training": dict(spec["training"]),
         "evaluation": dict(spec["evaluation"]),
         "export": dict(spec["export"]),
