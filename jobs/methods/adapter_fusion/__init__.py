@@ -1,0 +1,1 @@
+"""AdapterFusion: attention over the bottleneck adapters of finished runs."""

@@ -1,0 +1,1 @@
+"""Bottleneck adapters, in a row or in parallel, and Compacter: one implementation."""

@@ -1,0 +1,129 @@
+"""Catalogue entries of the bottleneck adapters (torch-free)."""
+
+from jobs.methods.entry import Capabilities, Method, Setting
+from jobs.methods.settings import base_bits
+
+_PLACEMENT = Setting(
+    "placement",
+    "Placement",
+    "choice",
+    "houlsby",
+    "Where adapters stand. houlsby: behind each attention and each feed-forward module. pfeiffer: behind the feed-forward modules alone, "
+    "half as many and nearly as good.",
+    choices=("houlsby", "pfeiffer"),
+)
+_SIZE = Setting(
+    "size",
+    "Bottleneck size",
+    "int",
+    0,
+    "The numbers that an activation is narrowed to. 0: the model's width divided by the reduction factor. 16 to 256 is usual.",
+    0,
+    8192,
+)
+
+
+def _reduction(default: int, usual: str) -> Setting:
+    return Setting(
+        "reduction",
+        "Reduction factor",
+        "int",
+        default,
+        f"Where the bottleneck size is 0: how many times narrower than the model it is. Larger is smaller. {usual} is usual.",
+        1,
+        1024,
+    )
+
+
+def _non_linearity(default: str) -> Setting:
+    return Setting(
+        "non_linearity",
+        "Non-linearity",
+        "choice",
+        default,
+        "What bends the narrowed activation. They differ little: the default is the paper's.",
+        choices=("relu", "gelu", "silu", "tanh"),
+    )
+
+
+BOTTLENECK_ADAPTER = Method(
+    id="bottleneck_adapter",
+    name="Bottleneck adapter",
+    family="adapters",
+    summary=(
+        "Puts a small network behind the modules of each layer: it narrows what they give, bends it and widens it again. The first of the "
+        "adapters, well tried on encoders. It computes what no change of weights can, so it cannot be merged and makes answers a little "
+        "slower. Take it where several adapters are to be fused afterwards; else LoRA is as good and merges."
+    ),
+    paper=(
+        "Houlsby et al., Parameter-Efficient Transfer Learning for NLP, 2019, arXiv:1902.00751; placement: Pfeiffer et al., "
+        "AdapterFusion: Non-Destructive Task Composition for Transfer Learning, 2020, arXiv:2005.00247"
+    ),
+    application="jobs.methods.bottleneck.apply:apply_bottleneck",
+    tuner="jobs.methods.bottleneck.tuner",
+    learning_rate=1e-3,
+    settings=(_PLACEMENT, _SIZE, _reduction(16, "2 to 64"), _non_linearity("relu"), base_bits(16, 8, 4)),
+    capabilities=Capabilities(bases=(16, 8, 4), merges=False),
+)
+
+PARALLEL_ADAPTER = Method(
+    id="parallel_adapter",
+    name="Parallel adapter",
+    family="adapters",
+    summary=(
+        "A bottleneck adapter beside each feed-forward module in the place of one behind it: it reads what the module reads, and its "
+        "result, scaled, is added. Better than one behind at the same size, in the comparison that introduced it, most of all for "
+        "writing (summaries, translation). It cannot be merged."
+    ),
+    paper="He et al., Towards a Unified View of Parameter-Efficient Transfer Learning, 2021, arXiv:2110.04366",
+    application="jobs.methods.bottleneck.apply:apply_parallel",
+    tuner="jobs.methods.bottleneck.tuner",
+    learning_rate=5e-4,
+    settings=(
+        _SIZE,
+        _reduction(4, "2 to 16"),
+        _non_linearity("relu"),
+        Setting(
+            "scaling", "Scale", "float", 4.0, "What the adapter's result is multiplied by. 1 to 4 is usual; the paper has 4.", 0.01, 100
+        ),
+        base_bits(16, 8, 4),
+    ),
+    capabilities=Capabilities(bases=(16, 8, 4), merges=False),
+)
+
+COMPACTER = Method(
+    id="compacter",
+    name="Compacter",
+    family="adapters",
+    summary=(
+        "Bottleneck adapters whose matrices are sums of Kronecker products, with one factor of each shared by the whole model: twenty to "
+        "forty times fewer numbers than plain ones of the same size. Take it for many adapters, or few rows; it learns with a large "
+        "learning rate. It cannot be merged."
+    ),
+    paper=(
+        "Karimi Mahabadi, Henderson and Ruder, Compacter: Efficient Low-Rank Hypercomplex Adapter Layers, 2021, arXiv:2106.04647; with "
+        "placement pfeiffer it is their Compacter++"
+    ),
+    application="jobs.methods.bottleneck.apply:apply_compacter",
+    tuner="jobs.methods.bottleneck.tuner",
+    learning_rate=3e-3,
+    settings=(
+        _PLACEMENT,
+        _SIZE,
+        _reduction(32, "8 to 64"),
+        _non_linearity("gelu"),
+        Setting(
+            "kronecker",
+            "Kronecker products",
+            "int",
+            4,
+            "How many products a matrix is the sum of (n). It must divide the model's width and the bottleneck size. The paper tries 4, 8 "
+            "and 12; 4 is good.",
+            2,
+            64,
+        ),
+        Setting("rank", "Rank", "int", 1, "Rank of the second factor of each product. 1 is the paper's; more learns more.", 1, 64),
+        base_bits(16, 8, 4),
+    ),
+    capabilities=Capabilities(bases=(16, 8, 4), merges=False),
+)
