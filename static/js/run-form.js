@@ -35,7 +35,10 @@ function findMethods() {
     choice.hidden = !choice.textContent.toLowerCase().includes(wanted) && !choice.querySelector(":checked");
     found += choice.hidden ? 0 : 1;
   }
-  for (const family of methods.querySelectorAll(".family")) family.hidden = !family.querySelector("[data-choice]:not([hidden])");
+  for (const family of methods.querySelectorAll(".family")) {
+    family.hidden = !family.querySelector("[data-choice]:not([hidden])");
+    if (wanted && !family.hidden) family.open = true;
+  }
   document.getElementById("method-count").textContent = wanted ? String(found) : "";
 }
 

@@ -74,6 +74,7 @@ def test_three_methods_are_launched_and_one_shows_its_blocks(open_page: Opener, 
 def test_a_method_that_does_not_fit_is_greyed_out_with_its_reason(open_page: Opener, bench: Bench) -> None:
     page = open_page(bench.user, reverse("runs:new", args=[bench.team.slug]))
     bitfit = page.locator("[data-choice]", has=page.locator("#id_method_bitfit"))
+    page.get_by_text("A few of the model's own weights").click()
     expect(bitfit).to_contain_text("Does not fit: it trains the model's biases")
     expect(page.locator("#id_method_bitfit")).to_be_disabled()
     expect(page.locator("#id_method_lora")).to_be_enabled()

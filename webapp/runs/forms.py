@@ -199,15 +199,20 @@ class Family:
     label: Any
     cards: list[MethodCard]
 
+    @property
+    def open(self) -> bool:
+        """Whether it is shown at once: where most people find theirs, and where the chosen one is."""
+        return any(card.chosen or card.method.id in ("full", "lora") for card in self.cards)
+
 
 FAMILIES = {
     "full": _("All weights"),
     "low-rank": _("Low-rank updates"),
     "reparametrisation": _("Other updates of the weights"),
     "sparse": _("Sparse updates"),
-    "adapter": _("Adapters between the layers"),
+    "adapters": _("Adapters between the layers"),
     "selective": _("A few of the model's own weights"),
-    "prompt": _("Learned prompts"),
+    "prompts": _("Learned prompts"),
 }
 
 
