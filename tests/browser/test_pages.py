@@ -224,7 +224,7 @@ def test_a_run_is_launched_and_paused_by_the_form(open_page: Opener, bench: Benc
     expect(page.locator('[data-method="lora"]')).to_be_visible()
     expect(page.locator('[data-method="qlora"]')).to_be_hidden()
     expect(page.locator("#effective-batch")).to_have_text("16")
-    page.get_by_role("radio", name="QLoRA").check()
+    page.locator("#id_method_qlora").check()
     expect(page.locator('[data-method="qlora"]')).to_be_visible()
     page.get_by_label("Rank", exact=True).locator("visible=true").fill("4")
     page.get_by_role("button", name="Launch").click()
