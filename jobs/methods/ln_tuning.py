@@ -38,11 +38,7 @@ def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
             "method_cannot", method=LN_TUNING.name, reason="it has no normalisation layer with a weight",
             instead="Choose another method.", where={"field": "method.id"},
         )  # fmt: skip
-    model = adapted(model, LNTuningConfig(target_modules=names), setup, method="ln_tuning")
-    for module in model.modules():
-        if hasattr(module, "ln_tuning_layers"):
-            module.ln_tuning_layers.float()  # peft leaves copies in the base's dtype, where small updates would be rounded away
-    return model
+    return adapted(model, LNTuningConfig(target_modules=names), setup, method="ln_tuning")
 
 
 def norm_layers(model: Any) -> list[str]:

@@ -18,7 +18,7 @@ LOKR = Method(
     ),
     paper="Yeh et al., Navigating Text-To-Image Customization: From LyCORIS Fine-Tuning to Model Evaluation, 2023, arXiv:2309.14859",
     application="jobs.methods.lokr:apply",
-    learning_rate=2e-3,
+    learning_rate=5e-3,
     settings=(
         Setting("rank", "Rank", "int", 8, "Width of the second factor's own two factors; 4 to 32 is usual.", 1, 1024),
         Setting("alpha", "Alpha", "float", 8, "The update is scaled by alpha / rank. As much as the rank is usual.", 0.001, 4096),

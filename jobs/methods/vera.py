@@ -18,7 +18,7 @@ VERA = Method(
     ),
     paper="Kopiczko et al., VeRA: Vector-based Random Matrix Adaptation, 2023, arXiv:2310.11454",
     application="jobs.methods.vera:apply",
-    learning_rate=4e-3,
+    learning_rate=1e-2,
     settings=(
         Setting("rank", "Rank", "int", 256, "Width of the shared random matrices. 256 to 1024 is usual.", 1, 8192),
         Setting(

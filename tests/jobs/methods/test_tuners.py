@@ -217,6 +217,13 @@ def test_factors_near_one_are_not_decayed_towards_zero():
     assert {group.weight_decay for group in grouped(trained(tuned("ia3")), 0.1, lambda _: 1.0)} == {0.0}
 
 
+def test_norms_of_a_16_bit_base_are_trained_in_float32():
+    entry = get_method("ln_tuning")
+    model = apply_method(entry, base("llama").bfloat16(), entry.resolve({}), Setup(seed=0))
+    assert {weight.dtype for weight in trained(model).values()} == {torch.float32}
+    assert {weight.dtype for name, weight in model.named_parameters() if not weight.requires_grad} == {torch.bfloat16}
+
+
 LAYERS = {
     "llama": (["self_attn.k_proj", "self_attn.v_proj"], ["mlp.down_proj"]),
     "gpt2": (["attn.c_attn"], ["mlp.c_proj"]),
