@@ -60,14 +60,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _merge(arguments: argparse.Namespace) -> str:
     from jobs.export.dequantised import requantised_weights
     from jobs.export.merged_folder import merge_folder
+    from jobs.models.heads import read_head
 
+    precision = arguments.dequantised
     return merge_folder(
         arguments.base,
         arguments.adapter,
         arguments.out,
         shard_bytes=arguments.shard_bytes,
         dtype=arguments.dtype,
-        dequantised=requantised_weights(arguments.base, arguments.dequantised) if arguments.dequantised else None,
+        dequantised=requantised_weights(arguments.base, precision, read_head(arguments.adapter)) if precision else None,
         progress=PhaseProgress("merging", "tensors", as_json=arguments.json),
     )
 

@@ -91,7 +91,8 @@ def check_mapping(mapping: Mapping, columns: Sequence[str], *, optional: bool = 
         if column and field not in KEYS_WITHIN and column not in columns and (optional or field in needed):
             refuse(f"there is no column '{column}'; the file has {', '.join(columns[:20]) or 'none'}", field)
     if mapping.format in NO_INSTRUCTION and mapping.instruction:
-        raise UserError("mapping_invalid", reason=f"{mapping.format} takes no instruction", where={"field": "mapping.instruction"})
+        layout = "plain text" if mapping.format == "text" else f"the layout {mapping.format}"
+        raise UserError("mapping_invalid", reason=f"{layout} takes no instruction", where={"field": "mapping.instruction"})
 
 
 def recognise(columns: Sequence[str], rows: Sequence[RawRow]) -> Mapping:

@@ -7,6 +7,8 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.models.heads import CAUSAL, Head
+
 if TYPE_CHECKING:
     import torch
 
@@ -39,8 +41,9 @@ def dequantised_weights(model: Any) -> Dequantised:
     return weight
 
 
-def requantised_weights(base: Path, precision: str) -> Dequantised:
-    """The same from the base's files, a weight at a time: quantised as `load_model(base, precision=precision, bits=4)` does, and back.
+def requantised_weights(base: Path, precision: str, head: Head = CAUSAL) -> Dequantised:
+    """The same from the base's files, a weight at a time: quantised as `load_model(base, precision=precision, bits=4, head=head)` does, and
+    back.
 
     The model is built without its weights, to learn which of its layers are held in 4 bits. Raises `UserError("model_unusable")`.
     """
@@ -49,7 +52,7 @@ def requantised_weights(base: Path, precision: str) -> Dequantised:
 
     from jobs.export.shards import read_checkpoint
 
-    layers = _quantised_layers(base, precision)
+    layers = _quantised_layers(base, precision, head)
     tensors = {tensor.name: tensor for tensor in read_checkpoint(base) if tensor.name in layers}
 
     def weight(name: str) -> torch.Tensor | None:
@@ -89,22 +92,22 @@ def _dense(packed: torch.Tensor, state: Any) -> torch.Tensor:
     return dense
 
 
-def _quantised_layers(base: Path, precision: str) -> dict[str, Any]:
+def _quantised_layers(base: Path, precision: str, head: Head) -> dict[str, Any]:
     """The layers by the names of their weights that transformers makes 4-bit ones in this architecture."""
     import torch
+    import transformers
     from bitsandbytes.nn.modules import Linear4bit
-    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.quantizers import AutoHfQuantizer
 
     from jobs.errors import UserError
     from jobs.models.quantisation import nf4
 
     try:
-        config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False, **head.config)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = getattr(transformers, head.auto).from_config(config)
     except (OSError, ValueError, KeyError) as failure:
         raise UserError("model_unusable", reason=str(failure).strip().split("\n")[0][:300]) from failure
-    quantiser = AutoHfQuantizer.from_config(nf4(getattr(torch, precision)), pre_quantized=False)
+    quantiser = AutoHfQuantizer.from_config(nf4(getattr(torch, precision), kept=head.unquantised), pre_quantized=False)
     quantiser.preprocess_model(model=model, device_map={"": "cpu"})
     return {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, Linear4bit)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,9 @@ import torch
 
 from jobs.models.attention import plain_inference
 
+# Bounds the memory of a language model's logits: positions x vocabulary x 4 bytes, 100 MB at a vocabulary of 49,152.
+POSITIONS = 512
+POSITIONS_PER_ROW = 64
 # From a model and a row to float32 [places, classes] in host memory.
 Read = Callable[[Any, Any], torch.Tensor]
 
@@ -43,10 +46,22 @@ class Parity:
     dtype: str
 
 
+def beginnings(rows: Iterable[Sequence[int]]) -> list[list[int]]:
+    """The first tokens of some rows, `POSITIONS` in all; each position follows its whole context."""
+    found: list[list[int]] = []
+    left = POSITIONS
+    for row in rows:
+        if left < 1:
+            break
+        found.append([int(token) for token in row[: min(left, POSITIONS_PER_ROW)]])
+        left -= len(found[-1])
+    return found
+
+
 def causal_logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
-    """The logits at every position of one row of token ids, by itself so that no padding takes part."""
+    """The logits at every position of one row of token ids, by itself so that no padding takes part; virtual tokens come before it."""
     row = torch.tensor([list(ids)], device=next(model.parameters()).device)
-    logits: torch.Tensor = model(input_ids=row, use_cache=False).logits[0]
+    logits: torch.Tensor = model(input_ids=row, use_cache=False).logits[0, -len(ids) :]
     return logits.float().cpu()
 
 

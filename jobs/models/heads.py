@@ -10,8 +10,11 @@ from typing import Any
 
 # Attribute of a loaded model: the modules whose weights its files do not have.
 _FRESH = "graft_fresh_modules"
-# What is never quantised: a head must train, and BERT's pooler is a part of one where the files lack it.
-HEAD_MODULES = ("lm_head", "score", "classifier", "qa_outputs", "classification_head", "pooler")
+# What is never quantised, by the beginning or the end of a module's name: a head must train, and BERT's pooler is a part of one where the
+# files lack it.
+HEAD_MODULES = (
+    "lm_head", "score", "classifier", "pre_classifier", "qa_outputs", "pooler", "pooler.dense", "head", "sequence_summary",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class Head:
     def stands_alone(self) -> bool:
         """Whether the base's files hold the whole model, output layer included: for all tasks that write text."""
         return self.auto in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
+
+    @property
+    def unquantised(self) -> list[str] | None:
+        """The modules that are never quantised, as transformers takes them; None: those that it chooses by itself."""
+        return None if self.stands_alone else list(HEAD_MODULES)
 
 
 CAUSAL = Head()
@@ -79,9 +87,11 @@ def read_head(folder: Path) -> Head:
     if not file.is_file():
         return CAUSAL
     body = json.loads(file.read_text(encoding="utf-8"))
-    if body["auto"] not in _CLASSES or not set(body["config"]) <= set(_KEYS):
+    found = body if isinstance(body, dict) else {}
+    config = found.get("config")
+    if found.get("auto") not in _CLASSES or not isinstance(config, dict) or not config.keys() <= set(_KEYS):
         raise ValueError(f"{FILE} is not as it was written")
-    config = dict(body["config"])
+    config = dict(config)
     if "id2label" in config:
         config["id2label"] = {int(number): label for number, label in config["id2label"].items()}
-    return Head(body["auto"], config)
+    return Head(found["auto"], config)

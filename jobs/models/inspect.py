@@ -79,7 +79,7 @@ class ModelFacts:
     dtype: str
     chat_template: bool
     has_biases: bool
-    tasks: tuple[Task, ...]
+    tasks: list[Task]
     files: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -333,6 +333,6 @@ def _facts(config: dict[str, Any], tensors: list[TensorFacts], files: list[str],
         dtype=DTYPE_NAMES[main],
         chat_template=chat_template,
         has_biases=any(tensor.name.endswith(".bias") for tensor in tensors),
-        tasks=tasks_of(config["architectures"][0]),
+        tasks=list(tasks_of(config["architectures"][0])),
         files=files,
     )

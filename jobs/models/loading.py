@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from jobs.errors import UserError
-from jobs.models.heads import CAUSAL, HEAD_MODULES, Head, mark_fresh
+from jobs.models.heads import CAUSAL, Head, mark_fresh
 from jobs.models.quantisation import keep_gradients_after_evaluation, quantisation
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,8 +33,7 @@ def load_model(folder: Path, *, precision: str, trains_base: bool, bits: int = 1
     dtype = torch.float32 if trains_base else DTYPES[precision]
     options: dict[str, Any] = dict(head.config)
     if bits < 16:
-        kept = None if head.stands_alone else list(HEAD_MODULES)
-        options["quantization_config"] = quantisation(bits, DTYPES[precision], kept=kept)
+        options["quantization_config"] = quantisation(bits, DTYPES[precision], kept=head.unquantised)
     if bits < 16 or device != "cpu":
         options["device_map"] = {"": device}
     torch.manual_seed(head.seed)

@@ -15,6 +15,7 @@ from jobs.device import choose_precision, torch_name
 from jobs.errors import UserError
 from jobs.methods.registry import know_tuners
 from jobs.models.device import probe
+from jobs.models.heads import CAUSAL, read_head
 from jobs.models.loading import DTYPES, load_model, load_tokenizer
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -51,6 +52,7 @@ def open_model(folder: Path, adapter: Path | None, *, bits: int = 16, precision:
     device, chosen = torch_name(found), choose_precision(precision, found)
     if adapter is not None:
         _require_adapter(adapter)
+        _require_writing(adapter)
     own_tokenizer = adapter is not None and (adapter / "tokenizer.json").is_file()
     tokenizer = load_tokenizer(folder, files=adapter if own_tokenizer else None)
     model = load_model(folder, precision=chosen, trains_base=False, bits=bits, device=device)
@@ -69,6 +71,18 @@ def _require_adapter(folder: Path) -> None:
     for name in ADAPTER_FILES:
         if not (folder / name).is_file():
             raise UserError("adapter_unusable", path=folder, reason=f"it has no {name}")
+
+
+def _require_writing(folder: Path) -> None:
+    """What is opened here is asked to write: an adapter of another task is refused by name, where a run has said what it is for."""
+    try:
+        head = read_head(folder)
+    except ValueError as failure:
+        raise UserError("adapter_unusable", path=folder, reason=failure) from None
+    if head != CAUSAL:
+        raise UserError(
+            "adapter_unusable", path=folder, reason=f"it is for a model of the class {head.auto}, which is not asked to write here"
+        )
 
 
 def _with_adapter(model: Any, folder: Path) -> Any:
