@@ -5,9 +5,10 @@ The base layer is called as it is, so it may be of 16, 8 or 4 bits, or GPT-2's `
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
+from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
 from peft.utils import get_quantization_kwargs, quantization_extra_repr, resolve_quantization_backend
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from jobs.methods.targets import sizes
 
 
-class UpdateLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
+class UpdateLayer(nn.Module, BaseTunerLayer):
     """A linear layer and the adapters beside it. A method's own class says which weights an adapter has (`adapter_layer_names`, the first
     of which every adapter of the layer has, and `make`), what it adds (`add`), and the same as a matrix (`get_delta_weight`).
     """
@@ -46,8 +47,8 @@ class UpdateLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
     @property
     def device(self) -> torch.device:
         """Where the base layer is."""
-        found: torch.device = self.get_base_layer().weight.device
-        return found
+        weight: Tensor = cast(Any, self.get_base_layer()).weight
+        return weight.device
 
     def update_layer(self, adapter: str, config: Any) -> None:
         """Puts an adapter beside the layer; PEFT's name. Raises what `make` raises."""
@@ -107,23 +108,31 @@ class UpdateLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         return str(quantization_extra_repr(self))
 
 
-class UpdateTuner(BaseTuner):  # type: ignore[misc]
+class UpdateTuner(BaseTuner):
     """Puts layers of the class `tuner_layer_cls` into a model. A method's own class names that and its `prefix`."""
 
+    tuner_layer_cls: type[UpdateLayer]
     target_module_mapping: dict[str, Any] = {}
 
     def _create_and_replace(  # noqa: PLR0917 - as PEFT calls it
-        self, config: Any, adapter_name: str, target: nn.Module, target_name: str, parent: nn.Module, current_key: str, **_: Any
+        self,
+        peft_config: PeftConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
     ) -> None:
         if isinstance(target, UpdateLayer):
-            target.update_layer(adapter_name, config)
+            target.update_layer(adapter_name, peft_config)
             return
         base: Any = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         if not isinstance(base, nn.Linear | Conv1D):
             raise TypeError(f"{current_key} is no linear layer but {type(base).__name__}")
         layer = self.tuner_layer_cls(target, **get_quantization_kwargs(self))
         layer._active_adapter = adapter_name
-        layer.update_layer(adapter_name, config)
+        layer.update_layer(adapter_name, peft_config)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)  # a further adapter is not trained by itself
         self._replace_module(parent, target_name, layer, target)

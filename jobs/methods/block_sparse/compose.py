@@ -63,10 +63,11 @@ class BlockSparseFile:
     def blocks(self) -> list[Blocks]:
         """Where the adapter acts, module by module, for `jobs.methods.block_sparse.overlap`."""
         located = places([name.removeprefix(_PREFIX) for name in self.modules])
-        return [
-            Blocks(layer, module, *each.scores.shape, frozenset(each.positions.tolist()))
-            for (layer, module), each in zip(located, self.modules.values(), strict=True)
-        ]
+        found = []
+        for (layer, module), each in zip(located, self.modules.values(), strict=True):
+            n, m = each.scores.shape
+            found.append(Blocks(layer, module, n, m, frozenset(each.positions.tolist())))
+        return found
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,6 @@ def _check(files: Sequence[tuple[BlockSparseFile, float]]) -> None:
             shape = (module.scores.shape, module.values.shape[1:])
             if shapes.setdefault(name, shape) != shape:
                 raise ValueError(f"the adapters cut {name.removeprefix(_PREFIX)} into different blocks")
-    bases = {file.config.get("base_model_name_or_path") for file, _ in files} - {None, ""}
+    bases = {str(base) for file, _ in files if (base := file.config.get("base_model_name_or_path"))}
     if len(bases) > 1:
         raise ValueError(f"the adapters are of different bases: {', '.join(sorted(bases))}")

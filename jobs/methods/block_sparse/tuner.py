@@ -30,7 +30,7 @@ TYPE = "BLOCK_SPARSE"
 
 
 @dataclass
-class BlockSparseConfig(PeftConfig):  # type: ignore[misc]
+class BlockSparseConfig(PeftConfig):
     """What `adapter_config.json` holds, by the letters of the paper."""
 
     n: int = field(default=24, metadata={"help": "rows of blocks"})
@@ -42,7 +42,7 @@ class BlockSparseConfig(PeftConfig):  # type: ignore[misc]
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "modules trained whole"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
         self.peft_type = OwnType(TYPE)
         for name in ("target_modules", "exclude_modules"):
             if isinstance(getattr(self, name), list):
@@ -92,26 +92,28 @@ class BlockSparseLinear(UpdateLayer):
         """
         scores, positions = self.block_sparse_scores[adapter], self.block_sparse_positions[adapter]
         selected = scores.flatten().index_select(0, positions).clamp(min=0)
-        return (self.alpha[adapter] * selected)[:, None, None] * self.block_sparse_values[adapter]
+        blocks: Tensor = (self.alpha[adapter] * selected)[:, None, None] * self.block_sparse_values[adapter]
+        return blocks
 
     def add(self, adapter: str, x: Tensor, result: Tensor) -> Tensor:
         """As the base class says. Each slot takes its block's inputs and adds to its block's outputs: k small products."""
         grid, positions = self.grid[adapter], self.block_sparse_positions[adapter]
         blocks = self.blocks(adapter)
-        inputs = functional.pad(self.operand(x, blocks), (0, grid.m * grid.width - self.in_features)).unflatten(1, (grid.m, grid.width))
-        taken = inputs.index_select(1, positions % grid.m)
+        inputs = functional.pad(self.operand(x, blocks), (0, grid.m * grid.width - self.in_features))
+        taken = inputs.reshape(-1, grid.m, grid.width).index_select(1, positions % grid.m)
         parts = torch.bmm(taken.transpose(0, 1), blocks.transpose(1, 2))
-        outputs = functional.pad(result, (0, grid.n * grid.height - self.out_features)).unflatten(1, (grid.n, grid.height))
+        outputs = functional.pad(result, (0, grid.n * grid.height - self.out_features)).reshape(-1, grid.n, grid.height)
         rows = torch.div(positions, grid.m, rounding_mode="floor")
-        return outputs.index_add(1, rows, parts.transpose(0, 1).to(result.dtype)).flatten(1)[:, : self.out_features]
+        added = outputs.index_add(1, rows, parts.transpose(0, 1).to(result.dtype))
+        return added.reshape(len(x), -1)[:, : self.out_features]
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """As the base class says."""
         grid, positions = self.grid[adapter], self.block_sparse_positions[adapter].long()
         blocks = self.blocks(adapter)
         dense = blocks.new_zeros(grid.n * grid.m, grid.height, grid.width).index_copy(0, positions, blocks)
-        whole = dense.unflatten(0, (grid.n, grid.m)).transpose(1, 2).reshape(grid.n * grid.height, grid.m * grid.width)
-        return whole[: self.out_features, : self.in_features]
+        rows = dense.reshape(grid.n, grid.m, grid.height, grid.width).transpose(1, 2)
+        return rows.reshape(grid.n * grid.height, grid.m * grid.width)[: self.out_features, : self.in_features]
 
 
 class BlockSparseModel(UpdateTuner):

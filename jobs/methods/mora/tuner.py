@@ -33,7 +33,7 @@ _BASE = 10_000.0
 
 
 @dataclass
-class MoraConfig(PeftConfig):  # type: ignore[misc]
+class MoraConfig(PeftConfig):
     """What `adapter_config.json` holds."""
 
     r: int = field(default=8, metadata={"help": "rank of the LoRA with as many numbers"})
@@ -43,7 +43,7 @@ class MoraConfig(PeftConfig):  # type: ignore[misc]
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "modules trained whole"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
         self.peft_type = OwnType(TYPE)
         for name in ("target_modules", "exclude_modules"):
             if isinstance(getattr(self, name), list):
@@ -93,7 +93,7 @@ class MoraLinear(UpdateLayer):
         """As the base class says."""
         matrix = self.mora_matrix[adapter]
         if self.rotates[adapter]:
-            rotated = torch.block_diag(*self._rotated(adapter))
+            rotated = torch.block_diag(*self._rotated(adapter))  # type: ignore[no-untyped-call]
             missing = ceil(self.in_features / len(matrix)) * len(matrix) - rotated.shape[1]
             wide = functional.pad(rotated, (0, max(missing, 0)))
         else:
@@ -110,7 +110,7 @@ class MoraLinear(UpdateLayer):
         matrix, size = self.mora_matrix[adapter], len(self.mora_matrix[adapter])
         planes = _BASE ** (-torch.arange(0, size, 2, device=matrix.device) / size)
         angles = torch.arange(self._used(adapter), device=matrix.device)[:, None, None] * planes
-        even, odd = matrix.unflatten(1, (size // 2, 2)).unbind(dim=2)
+        even, odd = matrix.reshape(size, size // 2, 2).unbind(dim=2)
         # R_c [[cos, -sin], [sin, cos]] of each plane from the right: column 2j takes cos and sin, column 2j + 1 takes -sin and cos.
         pairs = (even * angles.cos() + odd * angles.sin(), odd * angles.cos() - even * angles.sin())
         return torch.stack(pairs, dim=3).flatten(2)
@@ -118,7 +118,8 @@ class MoraLinear(UpdateLayer):
 
 def _segments(x: Tensor, size: int) -> Tensor:
     """[tokens, segments, size] of [tokens, in], zeros at the end."""
-    return functional.pad(x, (0, -x.shape[1] % size)).unflatten(1, (-1, size))
+    padded = functional.pad(x, (0, -x.shape[1] % size))
+    return padded.reshape(len(x), -1, size)
 
 
 def _lengthened(parts: Tensor, length: int) -> Tensor:

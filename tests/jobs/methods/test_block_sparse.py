@@ -17,7 +17,8 @@ from transformers.pytorch_utils import Conv1D
 
 from jobs.errors import GraftError
 from jobs.events import EventWriter
-from jobs.methods.block_sparse.selection import SHOWN_BLOCKS, Selection
+from jobs.methods.block_sparse import selection
+from jobs.methods.block_sparse.selection import Selection
 from jobs.methods.block_sparse.tuner import BlockSparseConfig, BlockSparseLinear
 from jobs.methods.registry import get_method
 from jobs.methods.setup import Setup
@@ -348,7 +349,7 @@ def test_an_event_holds_the_grid_in_little_room(tmp_path):
     writer.emit("method", step=10, **seen)
     writer.close()
     assert (tmp_path / "events.jsonl").stat().st_size < 60_000
-    assert (len(seen["modules"]), seen["name"], SHOWN_BLOCKS // 210) == (210, "block_scores", 57)
+    assert (len(seen["modules"]), seen["name"]) == (210, "block_scores")
     module = seen["modules"][8]
     assert (module["layer"], module["module"], module["n"], module["m"], module["k"], module["replaced"]) == (
         1,
@@ -364,3 +365,13 @@ def test_an_event_holds_the_grid_in_little_room(tmp_path):
     assert module["scores"] == [float(f"{float(scores[position]):.3g}") for position in module["positions"]]
     assert module["scores"] == sorted(module["scores"], reverse=True)
     assert module["mean"] == pytest.approx(sum(module["scores"]) / 15, abs=0.01)
+
+
+def test_of_very_many_blocks_an_event_shows_the_best(monkeypatch):
+    monkeypatch.setattr(selection, "SHOWN_BLOCKS", 70)
+    _, hooks = small_model()
+    whole = Selection(hooks.model, {}, Setup(seed=0)).observe()["modules"]
+    assert len(whole) == 14
+    for module in whole:
+        assert (module["k"], len(module["positions"]), len(module["scores"])) == (16, 5, 5)
+        assert min(module["scores"]) > module["mean"]
