@@ -10,6 +10,7 @@ import torch
 
 from jobs.evaluation.likelihood import known_positions
 from jobs.models.attention import plain_inference
+from jobs.models.virtual import virtual_tokens
 
 # Tokens of key-value cache that a batch may take, padding included: bounds the memory whatever the lengths are.
 CACHE_TOKENS = 16_384
@@ -60,7 +61,8 @@ def answers(
 ) -> list[Answer]:
     """The answer to each prompt (token ids), in the order given.
 
-    Prompts of like length share a batch, padded on the left; a batch ends when all its rows have, at an end-of-sequence token of the
+    Prompts of like length share a batch, padded on the left (with virtual tokens only those of one length: PEFT counts positions through
+    the padding that lies between the two); a batch ends when all its rows have, at an end-of-sequence token of the
     tokenizer or of the model's generation config. The model's own sampling settings and penalties are not applied: the answers are
     the same each time. A prompt that leaves no room for the answer within the positions that the model knows loses its beginning.
     `streamer`, for one prompt, is one of transformers'. `progress(done, total)` is called after each batch.
@@ -73,8 +75,9 @@ def answers(
     with plain_inference(model), torch.no_grad(), torch.random.fork_rng(enabled=sampling.temperature > 0):
         if sampling.temperature > 0:
             torch.manual_seed(sampling.seed)
-        for batch in _batches(prompts, max_new_tokens):
-            rows = [prompts[index][-room:] if room else prompts[index] for index in batch]
+        fitted = [prompt[-room:] if room else prompt for prompt in prompts]
+        for batch in _batches(fitted, max_new_tokens, alike=virtual_tokens(model) > 0):
+            rows = [fitted[index] for index in batch]
             inputs = _left_padded(rows, stop[0], next(model.parameters()).device)
             output = model.generate(**inputs, generation_config=settings, streamer=streamer)
             new = [_until(row, stop) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
@@ -106,11 +109,16 @@ def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
     return [token for token in ids if token is not None]
 
 
-def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[list[int]]:
-    """Indices of prompts, longest first (a batch that does not fit in memory then fails at once, not at the end)."""
+def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: int, *, alike: bool) -> Iterator[list[int]]:
+    """Indices of prompts, longest first (a batch that does not fit in memory then fails at once, not at the end); `alike`: those of a batch
+    have one length.
+    """
     order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
     while order:
-        rows = max(1, min(MAX_ROWS, CACHE_TOKENS // (len(prompts[order[0]]) + max_new_tokens)))
+        longest = len(prompts[order[0]])
+        rows = max(1, min(MAX_ROWS, CACHE_TOKENS // (longest + max_new_tokens)))
+        if alike:
+            rows = next((place for place, index in enumerate(order[:rows]) if len(prompts[index]) < longest), rows)
         yield order[:rows]
         order = order[rows:]
 

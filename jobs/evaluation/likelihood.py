@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from jobs.models.attention import plain_inference
+from jobs.models.virtual import virtual_tokens
 
 # Tokens of a batch, padding included.
 BATCH_TOKENS = 2048
@@ -164,7 +165,7 @@ def _mask(groups: Tensor, model: Any) -> Tensor:
 
 def _shares(model: Any, asked: Sequence[Asked]) -> bool:
     """Whether this model keeps to the mask, tried on a short prompt with continuations that could see each other."""
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+    if virtual_tokens(model):
         return False
     telling = [one for one in asked if len(one.continuations) > 1 and _within_window(model, one)]
     if not telling:
@@ -221,8 +222,9 @@ def _config(model: Any) -> Any:
 
 
 def known_positions(model: Any) -> int | None:
-    """How many positions the model knows, where its config says so."""
-    return getattr(_config(model), "max_position_embeddings", None)
+    """How many positions the model knows, where its config says so, less those that virtual tokens take."""
+    positions = getattr(_config(model), "max_position_embeddings", None)
+    return None if positions is None else max(1, positions - virtual_tokens(model))
 
 
 def _device_kind(model: Any) -> str:

@@ -17,6 +17,7 @@ Bits = Literal[4, 8, 16]
 Need = Literal["biases", "decoder"]
 
 BASE_BITS = "base_bits"
+VIRTUAL_TOKENS = "virtual_tokens"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Capabilities:
     - `adapter`: it leaves an adapter; false where the base itself is trained.
     - `combines`: several of its adapters on one base can be combined into one.
     - `needs` of the architecture: `biases`, `decoder` (a causal model).
+    - `checkpointing`: activations may be computed again in the backward pass in place of being kept.
     - `adapters`: how many finished adapters it builds on, at least; `adapters_of`: the ids of the methods that these may be of.
     """
 
@@ -73,6 +75,7 @@ class Capabilities:
     merges: bool = True
     adapter: bool = True
     combines: bool = False
+    checkpointing: bool = True
     needs: tuple[Need, ...] = ()
     adapters: int = 0
     adapters_of: tuple[str, ...] = ()
@@ -109,6 +112,10 @@ class Method:
         chosen = int(settings.get(BASE_BITS, self.capabilities.bases[0]))
         return next(bits for bits in self.capabilities.bases if bits == chosen)
 
+    def virtual_tokens(self, settings: Mapping[str, SettingValue]) -> int:
+        """The positions that the method takes before each row under resolved `settings`."""
+        return int(settings.get(VIRTUAL_TOKENS, 0))
+
     def resolve(self, given: dict[str, Any]) -> dict[str, SettingValue]:
         """Every setting, defaults filled in. Raises `UserError` for an unknown name or a value out of range."""
         known = {setting.name: setting for setting in self.settings}
@@ -135,6 +142,11 @@ class Method:
         if task not in self.capabilities.tasks:
             known = ", ".join(self.capabilities.tasks)
             raise UserError("task_cannot", method=self.name, task=task, known=known, where={"field": "method.id"})
+
+    def check_checkpointing(self, *, wanted: bool) -> None:
+        """Raises `UserError("checkpointing_cannot")` where gradient checkpointing is `wanted` and this method does not bear it."""
+        if wanted and not self.capabilities.checkpointing:
+            raise UserError("checkpointing_cannot", method=self.name, where={"field": "training.gradient_checkpointing"})
 
     def check_adapters(self, given: Sequence[str]) -> None:
         """Raises `UserError`: `adapters_needed` where there are fewer finished adapters than it builds on, `adapters_unwanted` where it

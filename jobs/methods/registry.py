@@ -34,9 +34,17 @@ METHODS: dict[str, str] = {
     "c3a": "jobs.methods.c3a:C3A",
     "shira": "jobs.methods.shira:SHIRA",
     "block_sparse": "jobs.methods.block_sparse.entry:BLOCK_SPARSE",
+    "bottleneck_adapter": "jobs.methods.bottleneck.entry:BOTTLENECK_ADAPTER",
+    "parallel_adapter": "jobs.methods.bottleneck.entry:PARALLEL_ADAPTER",
+    "compacter": "jobs.methods.bottleneck.entry:COMPACTER",
+    "adapter_fusion": "jobs.methods.adapter_fusion.entry:ADAPTER_FUSION",
     "ia3": "jobs.methods.ia3:IA3",
     "bitfit": "jobs.methods.bitfit.entry:BITFIT",
     "ln_tuning": "jobs.methods.ln_tuning:LN_TUNING",
+    "prompt_tuning": "jobs.methods.prompts.entry:PROMPT_TUNING",
+    "prefix_tuning": "jobs.methods.prompts.entry:PREFIX_TUNING",
+    "p_tuning": "jobs.methods.prompts.entry:P_TUNING",
+    "cpt": "jobs.methods.prompts.entry:CPT",
 }
 
 

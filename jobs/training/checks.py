@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.data.encoding import Encoded
+from jobs.models.virtual import virtual_tokens
 from jobs.spec import EngineSpec
 from jobs.training import attention
 from jobs.training.batches import Batch
@@ -29,6 +30,7 @@ _PREFIX = 8
 _TOKENS = 64
 # Largest relative difference from the plain way: rounding of another order of sums, in the arithmetic's own type.
 _AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.15, torch.float16: 0.03}
+_VIRTUAL = "This method puts virtual tokens before each row: rows are padded and run through the whole model, and all logits are computed."
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -38,8 +40,11 @@ def choose_forward(
     """How this model is to be run, and what was found against the fast way (one sentence each).
 
     `rows` are some rows of the data; `batching` is the spec's: `padded` keeps to it, `packed` and `auto` pack where it is exact. `engine`
-    says which fast ways are wanted; those that would not give what each row gives alone are left out.
+    says which fast ways are wanted; those that would not give what each row gives alone are left out. The fast ways go past what PEFT
+    does around the base model, and so past virtual tokens: with these the plain way alone is right.
     """
+    if virtual_tokens(model):
+        return Forward(model, dtype, device, packs=False, own_head=False), [_VIRTUAL]
     engine = engine or EngineSpec()
     attention.register()
     was_training = model.training

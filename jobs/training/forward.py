@@ -94,8 +94,8 @@ class Forward:
         return states.reshape(-1, states.shape[-1])[batch.label_rows]
 
     def model_logits(self, batch: Batch) -> Tensor:
-        """float32 [labels, vocabulary]: the model's own logits at the same places."""
-        logits: Tensor = self.model(**_inputs(batch)).logits
+        """float32 [labels, vocabulary]: the model's own logits at the same places; those of virtual tokens come first and are cut off."""
+        logits: Tensor = self.model(**_inputs(batch)).logits[:, -batch.input_ids.shape[1] :]
         return logits.reshape(-1, logits.shape[-1])[batch.label_rows].float()
 
     def of(self, model: Any) -> Forward:

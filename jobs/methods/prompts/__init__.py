@@ -1,0 +1,1 @@
+"""Prompts: a few virtual tokens before every row are trained, and nothing of the model."""
