@@ -16,6 +16,7 @@ from jobs.spec import RunSpec
 
 _ENGINE = (
     "jobs.run",
+    "jobs.tasks.causal_lm",
     "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",

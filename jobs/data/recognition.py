@@ -10,8 +10,9 @@ from jobs.data.convert import parts, record_warnings, to_record
 from jobs.data.formats import detect, mapping_to_json
 from jobs.data.records import mapping_for
 from jobs.data.rows import Limits, Problem, Row, kind_of
-from jobs.data.sources import HEAD_ROWS, open_rows
-from jobs.spec import Mapping
+from jobs.data.sources import HEAD_ROWS, Source, open_rows
+from jobs.data.task_recognition import own_mapping
+from jobs.spec import TASKS, Mapping, Task
 
 SAMPLE_ROWS = 5
 SHOWN_CHARACTERS = 4000
@@ -19,8 +20,9 @@ SHOWN_ITEMS = 50
 
 
 def sniff(path: Path, *, suffix: str = "", limits: Limits | None = None) -> dict[str, Any]:
-    """What a file is: `facts`, file-wide `warnings`, the layouts that fit (`suggestions`, likeliest first), first rows (`sample`) and
-    the `problems` among the first 50. Raises `UserError` where the file as a whole cannot be used.
+    """What a file is: `facts`, file-wide `warnings`, the layouts that fit (`suggestions`, best first), the `problems` among the first 50
+    rows, and the first of them (`sample`); `tasks` has a mapping for each task other than writing whose columns the file has and whose rows
+    mostly are as they should be. Raises `UserError` where the file as a whole cannot be used.
     """
     source = open_rows(path, limits, suffix=suffix)
     head = list(islice(source, HEAD_ROWS))
@@ -31,8 +33,17 @@ def sniff(path: Path, *, suffix: str = "", limits: Limits | None = None) -> dict
         "rows_seen": len(head),
         "sample": [{"line": row.line, "value": _shown(row.value)} for row in rows[:SAMPLE_ROWS]],
         "problems": [item.to_json() for item in head if isinstance(item, Problem)],
+        "tasks": {task: mapping_to_json(mapping) for task in TASKS if (mapping := _mapping_of(task, source, rows)) is not None},
         "suggestions": [suggestion.to_json() for suggestion in detect(source.columns, [row.value for row in rows])],
     }
+
+
+def _mapping_of(task: Task, source: Source, rows: list[Row]) -> Mapping | None:
+    mapping = own_mapping(task, source.columns)
+    if mapping is None:
+        return None
+    good = sum(not isinstance(to_record(row, mapping), Problem) for row in rows)
+    return mapping if good * 2 > len(rows) else None
 
 
 def preview(

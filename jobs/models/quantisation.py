@@ -44,3 +44,10 @@ def keep_gradients_after_evaluation(model: nn.Module) -> int:
     for layer in layers:
         layer.support_avx512bf16_for_cpu = False
     return len(layers)
+
+
+def lies_across(layer: nn.Module) -> bool:
+    """Whether the files hold the weight of a quantised layer as [inputs, outputs]: transformers turns those of GPT-2's `Conv1D`."""
+    from transformers.pytorch_utils import Conv1D
+
+    return issubclass(getattr(layer, "source_cls", object), Conv1D)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobs.data.formats import FIELDS, recognise
-from jobs.data.recognition import preview
+from jobs.data.recognition import preview, sniff
 from jobs.data.records import read_records
 from jobs.data.task_recognition import own_mapping
 from jobs.data.task_rows import LAYOUTS
@@ -134,6 +134,10 @@ def test_the_task_decides_what_columns_mean(tmp_path):
     assert "messages" in read(tmp_path, "causal_lm", row)[0]
     assert read(tmp_path, "sequence_classification", row) == [row]
     assert own_mapping("causal_lm", ["text", "label"]) is None
+    found = sniff(write(tmp_path, row))
+    assert found["suggestions"][0]["mapping"]["format"] == "classification"
+    own = {"format": "sequence_classification", "columns": {"text": "text", "label": "label"}, "instruction": ""}
+    assert found["tasks"] == {"sequence_classification": own}, "a label that is no number makes no regression"
 
 
 def test_columns_that_are_not_the_tasks(tmp_path):
