@@ -102,25 +102,31 @@ def execute(
     """
     session = Session.open(spec, out, emit, stop)
     torch.set_num_threads(session.device["threads"])
-    rows, tokenizer = _tokenise(session, cache)
-    model = _load(session, tokenizer)
-    encoded = rows.encoded(spec.training, _length_limit(model, session.method.virtual_tokens(session.settings)))
-    setup = _setup(session, encoded, tokenizer, resume, fresh_heads(model))
-    trainer = _prepare(session, apply_method(session.method, model, session.settings, setup), setup, encoded)
-    start = _restore(trainer, resume)
-    emit("plan", **_plan(session, trainer, encoded, start))
-    _tell_of_rows(session, encoded)
+    trainer, held_out, start = prepare(session, resume, cache)
+    emit("plan", **_plan(session, trainer, held_out.encoded, start))
+    _tell_of_rows(session, held_out.encoded)
 
-    held_out = HeldOut(session, rows, encoded, tokenizer)
     with _saving(trainer):
-        with _as_base(trainer):
+        with as_base(trainer):
             held_out.compare("base", trainer, again=False)
-        if trainer.progress.step == 0 and trainer.validation and rows.held_out_split != "validation":
+        if trainer.progress.step == 0 and trainer.validation and held_out.rows.held_out_split != "validation":
             trainer.validate("base")
         trainer.run()
         held_out.compare("tuned", trainer)
-    _export(session, trainer, held_out)
+    export(session, trainer, held_out)
     return trainer.progress.step
+
+
+def prepare(session: Session, resume: Sequence[Path], cache: TokenCache) -> tuple[Trainer, HeldOut, str | None]:
+    """All that comes before the first step: the trainer, the rows that models are compared on, and the name of the checkpoint that the
+    trainer goes on from. Raises `UserError`.
+    """
+    rows, tokenizer = _tokenise(session, cache)
+    model = _load(session, tokenizer)
+    encoded = rows.encoded(session.spec.training, _length_limit(model, session.method.virtual_tokens(session.settings)))
+    setup = _setup(session, encoded, tokenizer, resume, fresh_heads(model))
+    trainer = _trainer(session, apply_method(session.method, model, session.settings, setup), setup, encoded)
+    return trainer, HeldOut(session, rows, encoded, tokenizer), _restore(trainer, resume)
 
 
 def _tokenise(session: Session, cache: TokenCache) -> tuple[Rows, Any]:
@@ -211,7 +217,7 @@ def _load_name(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _prepare(session: Session, model: Any, setup: Setup, encoded: EncodedSets) -> Trainer:
+def _trainer(session: Session, model: Any, setup: Setup, encoded: EncodedSets) -> Trainer:
     """The trainer, and a warning for each reason not to take the fast path."""
     spec = session.spec
     compiles = spec.engine.compile and session.torch_device == "cpu"
@@ -319,7 +325,7 @@ def _tell_of_rows(session: Session, encoded: EncodedSets) -> None:
 
 
 @contextmanager
-def _as_base(trainer: Trainer) -> Iterator[None]:
+def as_base(trainer: Trainer) -> Iterator[None]:
     """The base model, as it was before the method changed it."""
     try:
         with trainer.hooks.as_base():
@@ -341,7 +347,7 @@ def _saving(trainer: Trainer) -> Iterator[None]:
         raise GraftError("preempted", step=trainer.progress.step) from None
 
 
-def _export(session: Session, trainer: Trainer, held_out: HeldOut) -> None:
+def export(session: Session, trainer: Trainer, held_out: HeldOut) -> None:
     """Leaves the artifacts; their logits are compared on held-out rows, on training rows where none were held out."""
     spec, forward, encoded = session.spec, trainer.forward, held_out.encoded
     forward.model.eval()

@@ -23,6 +23,8 @@ def dequantised_weights(model: Any) -> Dequantised:
     """
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
+    from jobs.models.quantisation import lies_across
+
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     layers = {
         name.replace(".base_layer", "") + ".weight": module
@@ -36,7 +38,7 @@ def dequantised_weights(model: Any) -> Dequantised:
             return None
         packed: Any = layer.weight
         dense = _dense_8bit(layer) if isinstance(layer, Linear8bitLt) else _dense(packed.data, packed.quant_state)
-        return dense.T.contiguous() if _lies_across(layer) else dense
+        return dense.T.contiguous() if lies_across(layer) else dense
 
     return weight
 
@@ -51,6 +53,7 @@ def requantised_weights(base: Path, precision: str, head: Head = CAUSAL) -> Dequ
     from bitsandbytes.functional import quantize_4bit
 
     from jobs.export.shards import read_checkpoint
+    from jobs.models.quantisation import lies_across
 
     layers = _quantised_layers(base, precision, head)
     tensors = {tensor.name: tensor for tensor in read_checkpoint(base) if tensor.name in layers}
@@ -60,19 +63,12 @@ def requantised_weights(base: Path, precision: str, head: Head = CAUSAL) -> Dequ
         if tensor is None:
             return None
         stored = torch.from_numpy(tensor.floats()).to(getattr(torch, precision))
-        across = _lies_across(layers[name])
+        across = lies_across(layers[name])
         packed, state = quantize_4bit(stored.T.contiguous() if across else stored, quant_type="nf4", compress_statistics=True)
         dense = _dense(packed, state)
         return dense.T.contiguous() if across else dense
 
     return weight
-
-
-def _lies_across(layer: Any) -> bool:
-    """Whether the files hold the weight of a quantised layer as [inputs, outputs]: transformers turns those of GPT-2's `Conv1D`."""
-    from transformers.pytorch_utils import Conv1D
-
-    return issubclass(getattr(layer, "source_cls", object), Conv1D)
 
 
 def _dense_8bit(layer: Any) -> torch.Tensor:

@@ -22,6 +22,7 @@ from jobs.export.full import save_full
 from jobs.export.merge import merge
 from jobs.export.parity import Parity, Reference, compare, reference
 from jobs.export.shards import floating_dtypes, read_checkpoint
+from jobs.models.heads import write_head
 from jobs.models.loading import load_model
 
 # Below this share of equal likeliest tokens, a merge that should be faithful has gone wrong; rounding alone leaves far more.
@@ -76,6 +77,7 @@ def _added(context: ExportContext, scratch: Path, adapter: Path, into: str) -> P
     folder = scratch / "adapter-for-original"
     folder.mkdir()
     context.hooks.save_for_original(folder)
+    write_head(context.head, folder)
     return folder
 
 

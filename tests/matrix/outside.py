@@ -40,7 +40,7 @@ def read(request):
     if request["bits"] < 16:
         nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
         nf4 |= {"bnb_4bit_compute_dtype": torch.float32}
-        kind = nf4 if request["bits"] == 4 else {"load_in_8bit": True}
+        kind = {**(nf4 if request["bits"] == 4 else {"load_in_8bit": True}), "llm_int8_skip_modules": request["kept"]}
         options |= {"quantization_config": transformers.BitsAndBytesConfig(**kind), "device_map": {"": "cpu"}}
     if not request["adapter"]:
         return head.from_pretrained(folder, **options)
@@ -101,7 +101,8 @@ class Outside:
         outputs that are logits. Raises `ReadFault`.
         """
         request = {
-            "folder": str(folder), "base": str(base), "auto": head.auto, "config": dict(head.config), "bits": bits, "adapter": adapter,
+            "folder": str(folder), "base": str(base), "auto": head.auto, "config": dict(head.config), "bits": bits,
+            "kept": head.unquantised, "adapter": adapter,
             "inputs": [{name: tensor.tolist() for name, tensor in each.items()} for each in inputs],
         }  # fmt: skip
         process = self._started()

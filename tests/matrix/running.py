@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from jobs import run as phases
+import jobs.run
 from jobs.data.token_cache import TokenCache
 from jobs.held_out import HeldOut
-from jobs.models.heads import fresh_heads
+from jobs.models.heads import Head
+from jobs.models.loading import load_model
+from jobs.run import Session
 from jobs.spec import DataSpec, EngineSpec, EvaluationSpec, ExportSpec, MethodSpec, ModelSpec, RunSpec, Task, TrainingSpec
 from jobs.training.loop import Trainer
 from tests.matrix.models import ROWS, Material
@@ -49,10 +51,22 @@ class Events:
 class Prepared:
     """A run up to its first step."""
 
-    session: phases.Session
+    session: Session
     trainer: Trainer
     held_out: HeldOut
     events: Events
+
+    @property
+    def head(self) -> Head:
+        """What the task puts upon the base."""
+        return self.session.work.head(self.held_out.tokenizer, self.session.spec.seed)
+
+    def load_base(self) -> Any:
+        """The base model afresh, as the run loaded it."""
+        session = self.session
+        trains, bits = not session.method.capabilities.adapter, session.method.base_bits(session.settings)
+        folder = Path(session.spec.model.path)
+        return load_model(folder, precision=session.precision, trains_base=trains, bits=bits, head=self.head)
 
     @property
     def model(self) -> Any:
@@ -69,11 +83,11 @@ class Prepared:
 
     def export(self) -> None:
         """Leaves the artifacts in the run's folder."""
-        phases._export(self.session, self.trainer, self.held_out)
+        jobs.run.export(self.session, self.trainer, self.held_out)
 
     def as_base(self) -> Any:
         """Within it the model is what `base` is measured on."""
-        return phases._as_base(self.trainer)
+        return jobs.run.as_base(self.trainer)
 
 
 def make_spec(
@@ -115,20 +129,9 @@ def prepare(spec: RunSpec, out: Path, resume: Sequence[Path] = ()) -> Prepared:
     _disturb(next(_disturbances))
     events = Events()
     out.mkdir(parents=True, exist_ok=True)
-    session = phases.Session.open(spec, out, events.emit, lambda: False)
-    rows, tokenizer = phases._tokenise(session, TokenCache(out.parent / "tokens"))
-    model = phases._load(session, tokenizer)
-    encoded = rows.encoded(spec.training, phases._length_limit(model))
-    setup = phases._setup(session, encoded, tokenizer, resume, fresh_heads(model))
-    trainer = phases._prepare(session, phases.apply_method(session.method, model, session.settings, setup), setup, encoded)
-    phases._restore(trainer, resume)
-    return Prepared(session, trainer, HeldOut(session, rows, encoded, tokenizer), events)
-
-
-def load_base(spec: RunSpec, out: Path) -> Any:
-    """The base model as the run of `spec` loads it, with the head of its task."""
-    session = phases.Session.open(spec, out, Events().emit, lambda: False)
-    return phases._load(session, phases._tokenise(session, TokenCache(out / "tokens"))[1])
+    session = Session.open(spec, out, events.emit, lambda: False)
+    trainer, held_out, _ = jobs.run.prepare(session, resume, TokenCache(out.parent / "tokens"))
+    return Prepared(session, trainer, held_out, events)
 
 
 def finished_adapter(spec: RunSpec, out: Path) -> Path:

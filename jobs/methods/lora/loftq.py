@@ -17,6 +17,7 @@ from jobs.errors import UserError
 from jobs.methods.lora.layers import ADAPTER, Factors, lora_layers, set_factors
 from jobs.methods.lora.starts import kept_factors
 from jobs.methods.setup import Setup
+from jobs.models.quantisation import lies_across
 
 _SPARE = 8
 _ROUNDS = 4
@@ -35,11 +36,14 @@ def correct_rounding(model: Any, setup: Setup) -> None:
     files = _Files(setup.base_folder)
     for done, (name, layer) in enumerate(layers.items(), start=1):
         packed = layer.get_base_layer().weight
+        if not hasattr(packed, "quant_state"):
+            continue  # some architectures keep a layer in 16 bits (T5's wo): nothing was lost there, it starts as plain LoRA
         if kept:
             given = kept[name]
         else:
             rounded = dequantize_4bit(packed.data, packed.quant_state).float()
-            lost = files.weight(f"{name}.weight").to(rounded.device).float() - rounded
+            stored = files.weight(f"{name}.weight").to(rounded.device).float()
+            lost = (stored.T if lies_across(layer.get_base_layer()) else stored) - rounded
             torch.manual_seed(setup.seed)
             given = low_rank(lost, layer.r[ADAPTER], layer.scaling[ADAPTER])
         set_factors(layer, given)
