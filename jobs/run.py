@@ -123,7 +123,7 @@ def prepare(session: Session, resume: Sequence[Path], cache: TokenCache) -> tupl
     """
     rows, tokenizer = _tokenise(session, cache)
     model = _load(session, tokenizer)
-    encoded = rows.encoded(session.spec.training, _length_limit(model, session.method.virtual_tokens(session.settings)))
+    encoded = rows.encoded(session.spec.training, length_limit(model, session.method.virtual_tokens(session.settings)))
     setup = _setup(session, encoded, tokenizer, resume, fresh_heads(model))
     trainer = _trainer(session, apply_method(session.method, model, session.settings, setup), setup, encoded)
     return trainer, HeldOut(session, rows, encoded, tokenizer), _restore(trainer, resume)
@@ -151,7 +151,7 @@ def _load(session: Session, tokenizer: Any) -> Any:
     return model
 
 
-def _length_limit(model: Any, taken: int = 0) -> int:
+def length_limit(model: Any, taken: int = 0) -> int:
     """The positions that the model knows, where its config says so, less those `taken` by virtual tokens; RoBERTa and its like begin to
     count behind the padding token's.
     """
