@@ -81,7 +81,7 @@ def _answers(value: dict[str, Any], column: str, context: str) -> list[dict[str,
 def _multiple_choice(value: dict[str, Any], mapping: Mapping) -> Record:
     columns = mapping.columns
     choices = choices_in(value, columns["choices"])
-    record = {"question": text_in(value, columns["question"]), "choices": choices}
+    record: Record = {"question": text_in(value, columns["question"]), "choices": choices}
     record["answer"] = _chosen(value, columns["answer"], choices)
     if columns.get("context"):
         record["context"] = text_in(value, columns["context"])

@@ -29,7 +29,7 @@ class Source:
     """A data file, and its good rows as (line, record)."""
 
     file: Path
-    rows: list[Numbered]
+    rows: Sequence[Numbered]
 
 
 @dataclass(frozen=True)
