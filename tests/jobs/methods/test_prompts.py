@@ -22,7 +22,7 @@ from jobs.evaluation.likelihood import Asked, known_positions, log_likelihoods
 from jobs.export.parity import causal_logits
 from jobs.methods.registry import get_method
 from jobs.methods.setup import Setup
-from jobs.run import Session, _length_limit, apply_method, make_hooks
+from jobs.run import Session, apply_method, length_limit, make_hooks
 from jobs.spec import DataSpec, MethodSpec, ModelSpec, RunSpec, TrainingSpec
 from jobs.training.checks import choose_forward
 from jobs.training.optimiser import grouped
@@ -342,7 +342,7 @@ def test_an_empty_start_text_is_refused():
 
 def test_virtual_tokens_take_positions():
     """GPT-2 knows 48 positions and has no more: a row may hold 43 tokens, and does."""
-    assert _length_limit(base("gpt2"), TOKENS) == 48 - TOKENS
+    assert length_limit(base("gpt2"), TOKENS) == 48 - TOKENS
     model = stirred("prompt_tuning", "gpt2")
     assert known_positions(model) == 48 - TOKENS
     with torch.no_grad():
