@@ -22,9 +22,11 @@ COMPARED_POSITIONS, COMPARED_ROWS, COMPARED_TOKENS = 512, 8, 64
 
 
 def loading(shape: ModelShape, way: Way) -> float:
-    """A 4-bit base is quantised tensor by tensor, each from its 16 or 32 bits."""
+    """Weights that are to be quantised are all read in 16 or 32 bits before the last of them has been; one is widened on the way."""
+    if way.base_bits == 16:
+        return 0.0
     largest = max((linear.numbers for linear in shape.linears), default=0)
-    return 3 * way.compute_bytes * largest if way.base_bits == 4 else 0
+    return way.compute_bytes * (sum(linear.numbers for linear in shape.linears) + 3 * largest)
 
 
 def preparing(shape: ModelShape, way: Way, lengths: RowLengths) -> float:
