@@ -74,10 +74,11 @@ class KroneckerLinear(nn.Module):
 
     def forward(self, x: Tensor, factors: Tensor) -> Tensor:
         """`factors` is A [n, n, n]."""
-        n, rank, _ = self.right.shape
-        inner = functional.linear(x.unflatten(-1, (n, -1)), self.right.flatten(0, 1)).unflatten(-1, (n, rank))
-        mixed = torch.einsum("iab,...bir->...air", factors, inner).flatten(-2)
-        return functional.linear(mixed, self.left.transpose(0, 1).flatten(1)).flatten(-2) + self.bias
+        n, rank, part = self.right.shape
+        inner = functional.linear(x.reshape(-1, part), self.right.flatten(0, 1)).view(-1, n, n, rank)
+        mixed = torch.einsum("iab,tbir->tair", factors, inner).reshape(-1, n * rank)
+        found = functional.linear(mixed, self.left.transpose(0, 1).flatten(1))
+        return found.view(*x.shape[:-1], -1) + self.bias
 
 
 def shared_factors(n: int) -> Tensor:
