@@ -9,5 +9,5 @@ def virtual_tokens(model: Any) -> int:
     """How many positions an adapter takes before each row; 0 without such an adapter. Also where it is switched off: a model is then
     compared with itself, and both must be asked the same.
     """
-    config = getattr(model, "active_peft_config", None)
+    config: Any = getattr(model, "active_peft_config", None)
     return int(config.num_virtual_tokens) if getattr(config, "is_prompt_learning", False) else 0

@@ -94,10 +94,11 @@ class Way:
 
 
 def choose_way(spec: RunSpec, device: Device, shape: ModelShape) -> Way:
-    """The way of a spec on a device. Raises `UserError`: `method_unknown`, `method_setting`, `device_cannot`."""
+    """The way of a spec on a device. Raises `UserError`: `method_unknown`, `method_setting`, `device_cannot`, `checkpointing_cannot`."""
     method = get_method(spec.method.id)
     settings: dict[str, Any] = method.resolve(dict(spec.method.settings))
     method.check_device(device)
+    method.check_checkpointing(wanted=spec.training.gradient_checkpointing)
     rank = int(settings.get("rank", 0)) if method.capabilities.adapter else 0
     return Way(
         device=device,

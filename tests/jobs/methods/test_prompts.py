@@ -230,7 +230,7 @@ def test_the_engines_loss_and_gradient_are_those_of_rows_by_hand(method, archite
         torch.testing.assert_close(weight.grad / scale, gradient / scale, rtol=0, atol=1e-4)
     assert all(weight.grad is None for name, weight in model.named_parameters() if name not in weights)
     found, correct = forward.score(ROWS)
-    assert found == pytest.approx(float(wanted), rel=1e-5)
+    assert found == pytest.approx(wanted.item(), rel=1e-5)
     assert correct == int((torch.cat(logits).argmax(-1) == targets).sum())
 
 

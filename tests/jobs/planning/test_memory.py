@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from jobs.planning import estimate as planned
+from jobs.planning.advice import advise
 from jobs.planning.batches import BatchShape, RowLengths
 from jobs.planning.memory import training_moments
 from jobs.planning.passing import tile_rows
@@ -119,3 +120,15 @@ def test_a_run_that_does_not_fit_gets_advice_by_effect(shape, monkeypatch):
     for change in ("micro-batch to 8", "gradient checkpointing", "lora in place of full", "adamw_8bit"):
         assert change in words
     assert "packed_weights" not in words  # saves nothing here, so it is no advice
+
+
+def test_what_a_method_does_not_bear_is_no_advice(shape):
+    """Only changes that a way can be chosen for are offered; each of them is taken to save everything."""
+
+    def peak_of(changed):
+        choose_way(changed, CPU, shape)
+        return 0
+
+    words = {method: " ".join(each.change for each in advise(spec_of(method), 1, 1, peak_of)) for method in ("lora", "prefix_tuning")}
+    assert {method: "gradient checkpointing" in changes for method, changes in words.items()} == {"lora": True, "prefix_tuning": False}
+    assert "8-bit optimiser" in words["prefix_tuning"]

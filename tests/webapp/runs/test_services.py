@@ -73,6 +73,11 @@ def test_parameters_launch_the_same_run_again(bench: Bench) -> None:
         ({"training": {"epochs": -1.0}}, "training.epochs", "spec_bad_value"),
         ({"training": {"output_dir": "/etc"}}, "training.output_dir", "spec_unknown_field"),
         ({"training": {"learning_rate": "__import__('os')"}}, "training.learning_rate", "spec_bad_value"),
+        (
+            {"method": "prefix_tuning", "settings": {}, "training": {"gradient_checkpointing": True}},
+            "training.gradient_checkpointing",
+            "checkpointing_cannot",
+        ),
         ({"seed": -1}, "seed", "spec_bad_value"),
     ],
 )

@@ -68,6 +68,7 @@ def create_run(
         base_model,
         validation_share,
     )
+    entry.check_checkpointing(wanted=spec.training.gradient_checkpointing)
     _check_devices(entry, spec)
     with transaction.atomic():
         run = Run.objects.create(
