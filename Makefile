@@ -106,7 +106,7 @@ bench-estimate: setup ## the estimated memory of a run against the measured one,
 methods-study: setup ## the same rows under several methods and seeds: cost and accuracy, side by side: make methods-study DATA=... METHODS=lora,dora SEEDS=0,1
 	$(PY) -m benchmarks.methods_study $(if $(DATA),--data $(DATA)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	  $(if $(ROWS),--rows $(ROWS)) $(if $(TEST_ROWS),--test-rows $(TEST_ROWS)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
-	  $(if $(LEARNING_RATE),--learning-rate $(LEARNING_RATE)) $(if $(RESULTS),--results $(RESULTS))
+	  $(if $(LEARNING_RATE),--learning-rate $(LEARNING_RATE)) $(if $(WITHOUT),--without $(WITHOUT)) $(if $(RESULTS),--results $(RESULTS))
 
 pin: ## resolve requirements*.in anew
 	PYTHON=$(PYTHON) tools/pin.sh

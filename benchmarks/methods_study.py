@@ -34,12 +34,13 @@ ROWS, TEST_ROWS, EPOCHS = 96, 100, 2.0
 
 @dataclass(frozen=True)
 class Study:
-    """What all runs share."""
+    """What all runs share. `without` names fast ways of the engine to switch off, separated by commas."""
 
     rows: int
     test_rows: int
     epochs: float
     learning_rate: float | None
+    without: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def run(method: str, seed: int, study: Study, folder: Path) -> Outcome:
         "data": {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl"), "validation_share": 0.0},
         "method": {"id": method},
         "training": {"epochs": study.epochs, "micro_batch": BATCH, "gradient_accumulation": 1, "learning_rate": study.learning_rate},
+        "engine": {name: False for name in study.without.split(",") if name},
         "evaluation": {"generate": False, "samples": 0, "rows": study.test_rows, "retention": False},
         "export": {"merge": "none"},
         "seed": seed,
@@ -155,14 +157,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--test-rows", type=int, default=TEST_ROWS)
     parser.add_argument("--epochs", type=float, default=EPOCHS)
     parser.add_argument("--learning-rate", type=float, help="in place of each method's own")
+    parser.add_argument("--without", default="", help="fast ways of the engine to switch off, such as one_gemm_lora")
     parser.add_argument(
         "--results", type=Path, default=ROOT / "var" / "bench" / "methods-study.jsonl", help="the file of results, gone on with"
     )
     options = parser.parse_args(argv)
-    study = Study(options.rows, options.test_rows, options.epochs, options.learning_rate)
+    study = Study(options.rows, options.test_rows, options.epochs, options.learning_rate, options.without)
     options.results.parent.mkdir(parents=True, exist_ok=True)
     lines = options.results.read_text(encoding="utf-8").splitlines() if options.results.exists() else []
-    known = [Outcome(**body["outcome"]) for body in map(json.loads, lines) if body["study"] == asdict(study)]
+    known = [Outcome(**body["outcome"]) for body in map(json.loads, lines) if Study(**body["study"]) == study]
     methods, seeds = options.methods.split(","), [int(seed) for seed in options.seeds.split(",")]
     with tempfile.TemporaryDirectory(prefix="graft-study-rows-") as name:
         folder = Path(name)
