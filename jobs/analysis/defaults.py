@@ -1,0 +1,8 @@
+"""How much an analysis looks at where nothing else is asked for. Free of torch, so that a form or a command can name it."""
+
+# Mini-batches: one gives nearly the same picture as six (docs/advice.md).
+BATCHES = 6
+# Singular values of a layer.
+DIRECTIONS = 64
+# Widths of the base.
+BITS = (16, 8, 4)

@@ -1,0 +1,70 @@
+"""An analysis from the command line: what it measures of the bits, and what it leaves in its file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from jobs.__main__ import main
+from jobs.analysis.bits import Width, rounded, weight_of
+from jobs.analysis.report import advise_bits
+from jobs.analysis.subject import Subject
+from jobs.data.token_cache import TokenCache
+from jobs.errors import ExitCode
+from jobs.export.dequantised import dequantised_weights
+from jobs.methods.targets import linear_layers
+from tests.jobs.analysis.test_spectrum import spec_of
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_are_rounded_as_a_base_of_these_bits_computes_with_them(tmp_path, bits):
+    subject = Subject.open(spec_of(tmp_path, 16), TokenCache(None))
+    held = dequantised_weights(subject.load(bits).model)
+    for name, layer in linear_layers(subject.load(16).model):
+        assert torch.equal(rounded(weight_of(layer), bits), held(f"{name}.weight"))
+
+
+def test_four_bits_that_cost_loss_are_given_more_rank():
+    def width(bits: int, loss: float | None) -> Width:
+        return Width(bits, loss, 0.1, (), {16: 0.2, 64: 0.5})
+
+    costly = advise_bits([width(16, 2.0), width(8, 2.001), width(4, 2.2)], 16)
+    assert [(one["bits"], one["rank"]) for one in costly] == [(16, 16), (8, 16), (4, 64)]
+    assert [one["loss_rise"] for one in costly] == pytest.approx([0, 0.0005, 0.1])
+    assert costly[2]["error_repaired_at_most"] == 0.5
+    assert advise_bits([width(16, 2.0), width(4, 2.01)], 16)[1]["rank"] == 16
+    assert advise_bits([width(4, None)], 64)[0] == {"bits": 4, "loss_rise": None, "rank": 128, "error_repaired_at_most": None}
+
+
+def test_the_command_leaves_a_whole_analysis(tmp_path, capsys):
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(spec_of(tmp_path, 4).to_json()))
+    out, cache = tmp_path / "analysis.json", tmp_path / "cache"
+    code = main(["analyse", str(spec), "--out", str(out), "--token-cache", str(cache), "--batches", "2", "--directions", "16"])
+    found = json.loads(out.read_text())
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert (found["version"], found["bits_of_base"], found["precision"]) == (1, 4, "float32")
+    spectrum = found["spectrum"]
+    assert (spectrum["batches"], spectrum["rows"], spectrum["directions"]) == (2, 8, 16)
+    assert spectrum["suggested_rank"] in (4, 8, 16)
+    assert f"Suggested rank: {spectrum['suggested_rank']}" in shown
+    names = [layer["name"] for layer in spectrum["layers"]]
+    assert list(spectrum["rank_pattern"]) == names
+    assert len(names) == 14
+    assert 0.8 * spectrum["parameters"]["uniform"] <= spectrum["parameters"]["pattern"] <= spectrum["parameters"]["uniform"]
+    assert all(len(layer["singular_values"]) == 16 for layer in spectrum["layers"])
+    widths = {width["bits"]: width for width in found["bits"]["widths"]}
+    assert list(widths) == [16, 8, 4]
+    assert widths[16]["relative_error"] == 0 < widths[8]["relative_error"] < 0.02 < widths[4]["relative_error"] < 0.15
+    assert abs(widths[8]["loss"] / widths[16]["loss"] - 1) < 0.02
+    repaired = list(widths[4]["repaired"].values())
+    assert repaired == sorted(repaired)
+    assert 0 < repaired[0] < repaired[-1] <= 1
+
+
+def test_unknown_bits_are_refused_before_anything_is_loaded(tmp_path, capsys):
+    assert main(["analyse", str(tmp_path / "none.json"), "--bits", "16,2", "--json"]) == ExitCode.BAD_INPUT
+    assert json.loads(capsys.readouterr().err)["error"]["code"] == "spec_bad_value"
