@@ -36,7 +36,7 @@ PROMPT_TUNING = Method(
     paper="Lester, Al-Rfou and Constant, The Power of Scale for Parameter-Efficient Prompt Tuning, 2021, arXiv:2104.08691",
     application="jobs.methods.prompts.prompt:apply",
     hooks="jobs.methods.prompts.hooks:PromptHooks",
-    learning_rate=1e-2,
+    learning_rate=3e-2,
     settings=(
         _TOKENS,
         _start(
@@ -91,7 +91,7 @@ P_TUNING = Method(
     paper="Liu et al., GPT Understands, Too, 2021, arXiv:2103.10385",
     application="jobs.methods.prompts.encoder:apply",
     hooks="jobs.methods.prompts.hooks:PromptHooks",
-    learning_rate=1e-3,
+    learning_rate=3e-3,
     settings=(
         _TOKENS,
         Setting(
