@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "fetch": "jobs.commands.fetch",
     "sample": "jobs.commands.sample",
     "estimate": "jobs.commands.estimate",
+    "advise": "jobs.commands.advise",
     "analyse": "jobs.commands.analyse",
     "compose": "jobs.commands.compose",
     "merge": "jobs.commands.merge",

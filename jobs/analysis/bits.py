@@ -51,11 +51,10 @@ def measure_bits(subject: Subject, wanted: tuple[int, ...] = BITS, progress: Cal
     """The base at each of the `wanted` bits, one after the other in memory. Raises `UserError`."""
     found = []
     for done, bits in enumerate(wanted):
-        loss, errors, repaired = _loss(subject, bits), [], {}
-        if bits < 16:
-            errors, repaired = _errors(subject, bits)
+        loss = _loss(subject, bits)
+        errors, shares = _errors(subject, bits) if bits < 16 else ([], {})
         mean = sum(error.relative_error for error in errors) / max(1, len(errors))
-        found.append(Width(bits, loss, mean, tuple(errors), repaired))
+        found.append(Width(bits, loss, mean, tuple(errors), shares))
         if progress:
             progress(done + 1, len(wanted))
     return found

@@ -1,6 +1,6 @@
 """How much an analysis looks at where nothing else is asked for. Free of torch, so that a form or a command can name it."""
 
-# Mini-batches: one gives nearly the same picture as six (docs/advice.md).
+# Mini-batches.
 BATCHES = 6
 # Singular values of a layer.
 DIRECTIONS = 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     bits = _bits(arguments.bits)
     spec = load_spec(arguments.spec)
     prepare_environment()
+    # at 8 bits bitsandbytes tells of every layer in every batch that it takes float16
+    logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)
     from jobs.analysis.report import analyse
 
     cache = TokenCache(arguments.token_cache, LIMIT_BYTES)
