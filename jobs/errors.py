@@ -215,6 +215,7 @@ CATALOGUE: dict[str, ErrorText] = {
     "adapter_unfit": ErrorText(
         "{method} cannot build on the run {run}: its adapter is of another base than {model}, or of another kind.", "Choose other runs."
     ),
+    "composition_unfit": ErrorText("These adapters cannot be combined: {reason}.", "{instead}"),
     "method_cannot": ErrorText("{method} cannot train this model: {reason}.", "{instead}"),
     "resume_mismatch": ErrorText(
         "The checkpoint {path} belongs to another run: its {what} differs.", "Resume with the spec and the data that it was made with."

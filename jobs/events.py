@@ -15,7 +15,8 @@ The data of each kind (all sizes in bytes, all times in seconds):
 - `eval`: `step epoch split model loss perplexity token_accuracy exact_match label_accuracy choice_accuracy choice_accuracy_normalised
   metrics rows tokens seconds`; `split` is `validation`, `test` or `probe` (Graft's general probe, with `kinds`: for each kind of item
   `loss token_accuracy choice_accuracy choice_accuracy_normalised rows tokens`), `model` is `base`, `tuned`, `merged`, `dequantised` or
-  `stored` (a fully trained model in the narrower dtype of its download); what was not measured is null. `metrics` holds the figures of
+  `stored` (a fully trained model in the narrower dtype of its download); in a composition `tuned` is the composed adapter, and
+  `adapter 1`, `adapter 2`, ... are those that it was made of; what was not measured is null. `metrics` holds the figures of
   tasks other than writing, by the ids of `jobs.tasks.registry` (`accuracy f1_macro f1_positive matthews`, `pearson spearman
   mean_squared_error`, `exact_match f1`; shares from 0 to 1): all of them on the held-out rows, some or none while the training goes on
 - `sample`: `step model index prompt answer expected correct`
@@ -23,7 +24,9 @@ The data of each kind (all sizes in bytes, all times in seconds):
 - `method`: `step name` and what a method shows of its inside. `block_scores` (block-sparse): `modules`, for each adapted module `layer
   module n m k mean replaced positions scores`: its grid has `n` rows of `m` blocks, of which `k` are selected, at `positions` (row * m +
   column, counted from 0) with `scores` of three digits, the highest first; `mean` is that of all `k`, `replaced` the share of slots whose
-  block is another than at the start. Where a model has more than 12,000 selected blocks, each module shows its best ones alone
+  block is another than at the start. Where a model has more than 12,000 selected blocks, each module shows its best ones alone.
+  `composition`: `facts`, what was made of what: `combination`, its settings, `adapter 1` ... with their weights, and `modules rank lost`
+  (the share of the updates' norm that cutting them to a rank left out) or, of blocks, `blocks conflicts conflict_share`
 - `checkpoint`: `step path bytes seconds best`; `path` is relative to the run's output folder
 - `artifact`: `name kind path bytes sha256 files details`; `kind` is `adapter`, `merged`, `model`; `files` lists what the zip holds
   (`name bytes sha256 offset`, the offset of the stored bytes within the zip), `details` the facts of the exported weights:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from jobs.data.token_cache import TokenCache
+from jobs.data.token_cache import TokenCache, sha256
 from jobs.data.tokens import LENGTH_CAP
 from jobs.device import Device, choose_precision, torch_name
 from jobs.errors import GraftError
@@ -121,22 +121,22 @@ def prepare(session: Session, resume: Sequence[Path], cache: TokenCache) -> tupl
     """All that comes before the first step: the trainer, the rows that models are compared on, and the name of the checkpoint that the
     trainer goes on from. Raises `UserError`.
     """
-    rows, tokenizer = _tokenise(session, cache)
-    model = _load(session, tokenizer)
+    rows, tokenizer = tokenise(session, cache)
+    model = load(session, tokenizer)
     encoded = rows.encoded(session.spec.training, length_limit(model, session.method.virtual_tokens(session.settings)))
     setup = _setup(session, encoded, tokenizer, resume, fresh_heads(model))
     trainer = _trainer(session, apply_method(session.method, model, session.settings, setup), setup, encoded)
     return trainer, HeldOut(session, rows, encoded, tokenizer), _restore(trainer, resume)
 
 
-def _tokenise(session: Session, cache: TokenCache) -> tuple[Rows, Any]:
+def tokenise(session: Session, cache: TokenCache) -> tuple[Rows, Any]:
     """The rows, and the tokenizer."""
     report = session.phase("tokenizing", None, "rows")
     tokenizer = load_tokenizer(Path(session.spec.model.path), writes=session.work.needs_end)
     return session.work.read(session.spec, tokenizer, architecture=session.architecture, cache=cache, report=report), tokenizer
 
 
-def _load(session: Session, tokenizer: Any) -> Any:
+def load(session: Session, tokenizer: Any) -> Any:
     """The base model, with what the task puts upon it."""
     report = session.phase("loading", None, "tensors")
     model = load_model(
@@ -379,7 +379,7 @@ def _facts(spec: RunSpec, trainer: Trainer, encoded: EncodedSets) -> dict[str, A
     """What the model card says beside the spec."""
     files = [name for name in (spec.data.train, spec.data.validation, spec.data.test) if name]
     return {
-        "data": {Path(name).name: _sha256(Path(name)) for name in files},
+        "data": {Path(name).name: sha256(Path(name)) for name in files},
         "steps": trainer.progress.step,
         "weights_of_step": trainer.kept_step,
         "epochs": trainer.epoch,
@@ -388,11 +388,6 @@ def _facts(spec: RunSpec, trainer: Trainer, encoded: EncodedSets) -> dict[str, A
         "seconds": round(trainer.progress.seconds, 1),
         "precision": str(trainer.forward.dtype).removeprefix("torch."),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_spec(spec: RunSpec, out: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -33,14 +33,15 @@ StoredDtype = Literal["base", "float32"]
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class ModelSpec:
     """The base model: a folder of safetensors with config and tokenizer, and what the model card says of its origin."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     path: str
     name: str = ""
@@ -60,7 +61,7 @@ class Mapping:
     `instruction` is put before the text of a classification row (and is the system message of the others where they have none).
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     format: Format
     columns: dict[str, str] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class DataSpec:
     of the training rows is set aside, chosen by the seed.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     train: str
     validation: str | None = None
@@ -81,6 +82,11 @@ class DataSpec:
     mapping: Mapping | None = None
     validation_share: Share = 0.05
     skip_bad_rows: bool = False
+
+    def below(self, base: Path) -> DataSpec:
+        """The same with paths made absolute; a relative one is relative to `base`."""
+        validation, test = (None if name is None else str(base / name) for name in (self.validation, self.test))
+        return replace(self, train=str(base / self.train), validation=validation, test=test)
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ class MethodSpec:
     `adapters` are the folders of finished adapters that it builds on, as AdapterFusion and X-LoRA do.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     id: str = "lora"
     settings: dict[str, bool | int | float | str] = field(default_factory=dict)
@@ -107,7 +113,7 @@ class TrainingSpec:
     validation loss has not fallen for so many evaluations; `final_weights` `best` goes on with those of the lowest validation loss.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     epochs: Annotated[float, Field(gt=0, le=1000)] = 3.0
     max_steps: PositiveInt | None = None
@@ -144,7 +150,7 @@ class EngineSpec:
     float32 weights in oneDNN's layout (CPU; a second copy of them). `prefetch`: batches made ahead in a thread, where a GPU computes.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     segment_attention: bool = True
     shared_prefix: bool = True
@@ -163,7 +169,7 @@ class EvaluationSpec:
     `retention`: besides, what both make of Graft's general probe, so that forgetting is a number.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     generate: bool = True
     rows: PositiveInt = 200
@@ -180,7 +186,7 @@ class ExportSpec:
     as large.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     merge: Merge = "original"
     dtype: StoredDtype = "base"
@@ -191,7 +197,7 @@ class ExportSpec:
 class RunSpec:
     """One run, whole. `task` is what the model is trained for: to write on (`causal_lm`), or one of the others of `TASKS`."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     model: ModelSpec
     data: DataSpec
@@ -214,16 +220,21 @@ class RunSpec:
         """Reads a JSON object. Raises `UserError` that names the first field at fault."""
         if isinstance(body, dict) and body.get("version", VERSION) != VERSION:
             raise UserError("spec_version", found=body["version"], expected=VERSION)
-        try:
-            spec = _ADAPTER.validate_json(json.dumps(body), strict=True)
-        except ValidationError as failure:
-            raise _user_error(failure) from None
+        spec = read_strictly(_ADAPTER, body)
         require_validation(spec.training, present=spec.data.validation is not None or spec.data.validation_share > 0)
         return spec
 
 
 # Strict JSON mode: an object becomes a dataclass, but "3" is no number.
 _ADAPTER: TypeAdapter[RunSpec] = TypeAdapter(RunSpec)
+
+
+def read_strictly(adapter: TypeAdapter[_T], body: Any) -> _T:
+    """What `adapter` makes of a JSON value. Raises `UserError` that names the first field at fault."""
+    try:
+        return adapter.validate_json(json.dumps(body), strict=True)
+    except ValidationError as failure:
+        raise _user_error(failure, adapter) from None
 
 
 def require_validation(training: TrainingSpec, *, present: bool) -> None:
@@ -236,40 +247,39 @@ def require_validation(training: TrainingSpec, *, present: bool) -> None:
 
 def load_spec(path: Path) -> RunSpec:
     """Reads a spec file and makes its relative paths absolute. Raises `UserError`."""
+    spec = RunSpec.from_json(read_json(path))
+    base = path.resolve().parent
+    method = replace(spec.method, adapters=[str(base / adapter) for adapter in spec.method.adapters])
+    return replace(spec, model=replace(spec.model, path=str(base / spec.model.path)), data=spec.data.below(base), method=method)
+
+
+def read_json(path: Path) -> Any:
+    """What a spec file holds. Raises `UserError` where it is missing or no JSON."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError("file_missing", path=path) from None
     except (ValueError, RecursionError) as failure:
         raise UserError("spec_not_json", reason=failure, where={"file": str(path)}) from None
-    spec = RunSpec.from_json(body)
-    base = path.resolve().parent
-
-    def absolute(name: str | None) -> str | None:
-        return None if name is None else str(base / name)
-
-    data = replace(spec.data, train=str(base / spec.data.train), validation=absolute(spec.data.validation), test=absolute(spec.data.test))
-    method = replace(spec.method, adapters=[str(base / adapter) for adapter in spec.method.adapters])
-    return replace(spec, model=replace(spec.model, path=str(base / spec.model.path)), data=data, method=method)
 
 
-def _user_error(failure: ValidationError) -> UserError:
+def _user_error(failure: ValidationError, adapter: TypeAdapter[Any]) -> UserError:
     first = failure.errors(include_url=False, include_context=False)[0]
     name = ".".join(str(part) for part in first["loc"]) or "spec"
     where = {"field": name}
     if first["type"] == "unexpected_keyword_argument" or first["type"] == "extra_forbidden":
-        return UserError("spec_unknown_field", field=name, known=", ".join(_known_fields(first["loc"][:-1])), where=where)
+        return UserError("spec_unknown_field", field=name, known=", ".join(_known_fields(adapter, first["loc"][:-1])), where=where)
     if first["type"] in ("missing", "missing_argument"):
         return UserError("spec_missing_field", field=name, where=where)
     reason = first["msg"][0].lower() + first["msg"][1:]
     return UserError("spec_bad_value", field=name, value=repr(first["input"])[:80], reason=reason, where=where)
 
 
-def _known_fields(place: tuple[int | str, ...]) -> list[str]:
-    schema: Any = _ADAPTER.json_schema()
+def _known_fields(adapter: TypeAdapter[Any], place: tuple[int | str, ...]) -> list[str]:
+    schema: Any = adapter.json_schema()
     definitions = schema.get("$defs", {})
     for part in place:
-        schema = schema.get("properties", {}).get(part, {})
+        schema = schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
         for option in (schema, *schema.get("anyOf", ())):
             if "$ref" in option:
                 schema = definitions[option["$ref"].rsplit("/", 1)[-1]]

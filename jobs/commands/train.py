@@ -26,6 +26,9 @@ from jobs.models.device import owned_threads
 from jobs.spec import RunSpec, load_spec
 
 HELP = "fine-tune a model as a spec file says"
+Emit = Callable[..., Any]
+# Of the arguments, what writes events, and what says whether an end is wanted; gives the step that it ended at.
+Work = Callable[[argparse.Namespace, Emit, Callable[[], bool]], int]
 _PR_SET_PDEATHSIG = 1
 # From <malloc.h>; the first threshold is the largest that glibc takes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -34,9 +37,14 @@ _MMAP_THRESHOLD_BYTES, _TRIM_THRESHOLD_BYTES = 2**25, 2**31 - 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The spec, where to write, where to look for checkpoints, and whose death is ours."""
+    add_child_arguments(parser)
+    parser.add_argument("--resume", type=Path, nargs="*", action="extend", default=[], metavar="DIR", help="where checkpoints may be")
+
+
+def add_child_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every program takes that a supervisor starts: the spec, where to write, where token ids are kept, and whose death is ours."""
     parser.add_argument("spec", type=Path, help="the run's spec, a JSON file")
     parser.add_argument("--out", type=Path, required=True, help="the folder for events, checkpoints and artifacts")
-    parser.add_argument("--resume", type=Path, nargs="*", action="extend", default=[], metavar="DIR", help="where checkpoints may be")
     tokens = cache_folder() / "tokens"
     parser.add_argument("--token-cache", type=Path, default=tokens, metavar="DIR", help="where token ids are kept (%(default)s)")
     parser.add_argument("--token-cache-bytes", type=int, default=LIMIT_BYTES, metavar="N", help="how much of them is kept (%(default)s)")
@@ -45,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs, writes `events.jsonl` and returns an exit code of `jobs.errors.ExitCode`. Raises `GraftError` where the run failed."""
+    return carry_out(arguments, _train)
+
+
+def carry_out(arguments: argparse.Namespace, work: Work) -> int:
+    """Does `work` as a supervised child does: its events in `events.jsonl`, stopped by SIGTERM, every way to end told by a `finished`
+    event. Returns an exit code, or raises `GraftError` where the work failed.
+    """
     if arguments.parent_pid is not None and not die_with(arguments.parent_pid):
         return ExitCode.INTERNAL
     stop = _Stop()
@@ -52,25 +67,16 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     writer = EventWriter(arguments.out / "events.jsonl")
     show = _show_json if arguments.json else _show_text if sys.stderr.isatty() else None
-    emit = _Emitter(writer, show)
     try:
-        return _run(arguments, emit, stop)
+        return _finish(arguments, _Emitter(writer, show), stop, work)
     finally:
         writer.close()
 
 
-def _run(arguments: argparse.Namespace, emit: _Emitter, stop: _Stop) -> int:
-    """The run, with every way to end told by a `finished` event."""
+def _finish(arguments: argparse.Namespace, emit: _Emitter, stop: _Stop, work: Work) -> int:
+    """The work, with every way to end told by a `finished` event."""
     try:
-        spec = load_spec(arguments.spec)
-        method = get_method(spec.method.id)
-        method.resolve(dict(spec.method.settings))  # before torch is loaded: a wrong spec is refused at once
-        _import_engine(spec, method, emit)
-        from jobs.run import execute, write_spec
-
-        write_spec(spec, arguments.out)
-        cache = TokenCache(arguments.token_cache, arguments.token_cache_bytes)
-        step = execute(spec, arguments.out, arguments.resume, emit=emit, stop=stop, cache=cache)
+        step = work(arguments, emit, stop)
     except GraftError as error:
         outcome = "preempted" if error.code == "preempted" else "failed"
         emit("finished", outcome=outcome, step=emit.step, **error.to_json())
@@ -86,7 +92,20 @@ def _run(arguments: argparse.Namespace, emit: _Emitter, stop: _Stop) -> int:
     return ExitCode.DONE
 
 
-def _import_engine(spec: RunSpec, method: Method, emit: _Emitter) -> None:
+def _train(arguments: argparse.Namespace, emit: Emit, stop: Callable[[], bool]) -> int:
+    """The run; returns the step it ended at."""
+    spec = load_spec(arguments.spec)
+    method = get_method(spec.method.id)
+    method.resolve(dict(spec.method.settings))  # before torch is loaded: a wrong spec is refused at once
+    load_engine(spec, method, emit)
+    from jobs.run import execute, write_spec
+
+    write_spec(spec, arguments.out)
+    cache = TokenCache(arguments.token_cache, arguments.token_cache_bytes)
+    return execute(spec, arguments.out, arguments.resume, emit=emit, stop=stop, cache=cache)
+
+
+def load_engine(spec: RunSpec, method: Method, emit: Emit) -> None:
     """Loads what this run needs, and tells how long that took: next to nothing where the process was started ahead."""
     started = time.monotonic()
     leave_out_bitsandbytes(spec, method)

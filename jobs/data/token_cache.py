@@ -55,11 +55,11 @@ def token_key(
     folder = tokenizer_folder
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _TOKENIZER_SUFFIXES) if folder.is_dir() else []
     parts = {
-        "file": _sha256(file),
+        "file": sha256(file),
         "mapping": asdict(mapping) if mapping else None,
         "skip_bad_rows": skip_bad_rows,
         "loss_on": loss_on,
-        "tokenizer": {name: _sha256(folder / name) for name in names},
+        "tokenizer": {name: sha256(folder / name) for name in names},
         "fallback_template": fallback_template,
         "code": _code(),
         "libraries": {name: version(name) for name in _LIBRARIES},
@@ -78,7 +78,8 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

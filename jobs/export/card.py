@@ -50,7 +50,7 @@ def model_card(
         _table("Results on held-out rows", ["", *results], _result_rows(results)),
         _table("General probe: what was forgotten", ["", *PROBED, "Difference"], _probe_rows(context.probe)),
         _table("Weights", ["", "Value"], [[name, _shown(value)] for name, value in (weights or {}).items()]),
-        _table("Training", ["Setting", "Value"], _training_rows(context)),
+        _table("Composition" if context.made else "Training", ["Setting", "Value"], _training_rows(context)),
         _table("Data", ["File", "sha256"], [[name, f"`{digest}`"] for name, digest in context.facts.get("data", {}).items()]),
         _table("Libraries", ["Name", "Version"], [[name, version(name)] for name in LIBRARIES]),
     ]
@@ -75,7 +75,7 @@ def _opening(context: ExportContext, kind: str) -> str:
     what = {"adapter": "An adapter for", "merged": "A merged model: an adapter added into", "model": "All parameters trained, from"}[kind]
     licence = f" The base model's licence is {model.licence}; it applies to what is made of it." if model.licence else ""
     remark = f" {context.hooks.remark}" if kind == "adapter" and context.hooks.remark else ""
-    return f"{what} {base}, trained with {context.method.name}.{remark}{licence}"
+    return f"{what} {base}, {context.made or f'trained with {context.method.name}'}.{remark}{licence}"
 
 
 def _result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
@@ -105,7 +105,7 @@ def _probe_rows(probe: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 def _training_rows(context: ExportContext) -> list[list[str]]:
     facts = {key: value for key, value in context.facts.items() if not isinstance(value, Mapping)}
-    named = {"method": context.method.id, "seed": context.spec.seed, **context.settings, **facts}
+    named = {"method": context.method.id, "seed": context.spec.seed, **({} if context.made else context.settings), **facts}
     return [[f"`{name}`", _shown(value)] for name, value in named.items()]
 
 

@@ -36,6 +36,7 @@ class ExportContext:
     - `precision`: the run's arithmetic, resolved: `float32`, `bfloat16` or `float16`.
     - `reevaluate(model, name)`: measures a plain transformers model just as base and tuned were measured, emits its `eval` event with
       `name` as its model, and returns that event's data.
+    - `made`: where the weights were not trained, how they came about ("composed of ..."); `facts` then say the rest.
     """
 
     model: Any
@@ -55,6 +56,7 @@ class ExportContext:
     probe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     head: Head = CAUSAL
     logits: Read = causal_logits
+    made: str = ""
 
     @property
     def base_bits(self) -> int:

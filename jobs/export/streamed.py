@@ -73,7 +73,7 @@ def plan(base: Path, adapter: AdapterFile, *, dtype: StoredDtype, dequantised: D
 
     Raises `CannotStreamError` where the adapter does more than is known here, or one of its tensors matches none of the base's.
     """
-    kind = _kind(adapter)
+    kind = kind_of(adapter)
     tensors = read_checkpoint(base)
     head, embedding = _tied_head(tensors) or (None, None)
     merged = {tensor.name: _merged(kind, adapter, tensor) for tensor in (*tensors, *([head] if head else []))}
@@ -88,7 +88,8 @@ def plan(base: Path, adapter: AdapterFile, *, dtype: StoredDtype, dequantised: D
     return Plan([part.new(dtype, dequantised) for part in merged.values()], config)
 
 
-def _kind(adapter: AdapterFile) -> Kind:
+def kind_of(adapter: AdapterFile) -> Kind:
+    """What is known of the adapter's kind. Raises `CannotStreamError` where one of its settings means more than that."""
     config = adapter.config
     kind = KINDS.get(str(config.get("peft_type")))
     if kind is None:

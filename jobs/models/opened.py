@@ -57,7 +57,7 @@ def open_model(folder: Path, adapter: Path | None, *, bits: int = 16, precision:
     tokenizer = load_tokenizer(folder, files=adapter if own_tokenizer else None)
     model = load_model(folder, precision=chosen, trains_base=False, bits=bits, device=device)
     if adapter is not None:
-        model = _with_adapter(model, adapter)
+        model = with_adapter(model, adapter)
     return Opened(model, tokenizer, chosen, device)
 
 
@@ -85,7 +85,8 @@ def _require_writing(folder: Path) -> None:
         )
 
 
-def _with_adapter(model: Any, folder: Path) -> Any:
+def with_adapter(model: Any, folder: Path) -> Any:
+    """`model` with the adapter of `folder` upon it, to be asked. Raises `UserError("adapter_unusable")`."""
     from peft import PeftModel
 
     know_tuners()

@@ -28,10 +28,10 @@ def find(adapter: AdapterFile, tensor: StoredTensor) -> Change | None:
         return None
     if tables := adapter.take_all(module, "lora_embedding_A", "lora_embedding_B"):
         down, up = tables
-        return _low_rank(_Update(tensor, down, up, _scale(adapter, module, down), transposed=True))
+        return _low_rank(_Update(tensor, down, up, scale(adapter, module, down), transposed=True))
     if halves := adapter.take_all(module, "lora_A.weight", "lora_B.weight"):
         down, up = halves
-        update = _Update(tensor, down, up, _scale(adapter, module, down), transposed=bool(adapter.config.get("fan_in_fan_out")))
+        update = _Update(tensor, down, up, scale(adapter, module, down), transposed=bool(adapter.config.get("fan_in_fan_out")))
         magnitude = adapter.take_all(module, "lora_magnitude_vector")
         return _decomposed(update, *magnitude) if magnitude else _low_rank(update)
     return None
@@ -70,7 +70,8 @@ class _Update:
         return rows
 
 
-def _scale(adapter: AdapterFile, module: str, down: StoredTensor) -> float:
+def scale(adapter: AdapterFile, module: str, down: StoredTensor) -> float:
+    """What B @ A is multiplied by; `down` is A [rank, inputs]."""
     alpha, rank = adapter.setting("lora_alpha", module, "alpha_pattern"), down.shape[0]
     return alpha / (math.sqrt(rank) if adapter.config.get("use_rslora") else rank)
 
@@ -117,10 +118,10 @@ def _bias(adapter: AdapterFile, tensor: StoredTensor, module: str) -> Change | N
     halves = adapter.take_all(module, "lora_A.weight")
     if not halves:
         raise CannotStreamError(f"{module} has the bias of an update and no update")
-    scale = _scale(adapter, module, halves[0])
+    factor = scale(adapter, module, halves[0])
 
     def load() -> Apply:
-        values = learnt[0].floats() * np.float32(scale)
+        values = learnt[0].floats() * np.float32(factor)
 
         def apply(rows: Float32, first: int) -> None:
             rows += values[first : first + len(rows), None]

@@ -301,7 +301,7 @@ def test_what_is_made_follows_the_spec(tmp_path, method, merge, names):
 
 def test_a_merge_that_went_wrong_is_not_offered_and_the_adapter_is(tmp_path, monkeypatch):
     context, recorder = tuned_context(tmp_path, "lora")
-    monkeypatch.setattr("jobs.export.updates.lora._scale", lambda adapter, module, rank: -300.0)
+    monkeypatch.setattr("jobs.export.updates.lora.scale", lambda adapter, module, rank: -300.0)
     (adapter,) = export_run(context)
     assert adapter["kind"] == "adapter"
     (warning,) = recorder.of("warning")
