@@ -325,7 +325,7 @@ class RunForm(forms.Form):
     def _models(self) -> list[BaseModel]:
         field = self.fields["base_model"]
         assert isinstance(field, forms.ModelChoiceField)  # noqa: S101 - for the type checker
-        return list(field.queryset)
+        return list(field.queryset or ())
 
     # -- what the service takes ----------------------------------------------------------------------------------------
 
