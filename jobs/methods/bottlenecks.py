@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,12 @@ from transformers.pytorch_utils import Conv1D
 
 from jobs.methods.targets import sizes
 
-NON_LINEARITIES = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu, "tanh": torch.tanh}
+NON_LINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+}
 # What a saved adapter calls the blocks of a layer, and its type in PEFT's words.
 BLOCK, BOTTLENECK = "bottleneck_block", "BOTTLENECK"
 
@@ -78,7 +83,8 @@ class KroneckerLinear(nn.Module):
         inner = functional.linear(x.reshape(-1, part), self.right.flatten(0, 1)).view(-1, n, n, rank)
         mixed = torch.einsum("iab,tbir->tair", factors, inner).reshape(-1, n * rank)
         found = functional.linear(mixed, self.left.transpose(0, 1).flatten(1))
-        return found.view(*x.shape[:-1], -1) + self.bias
+        widened: Tensor = found.view(*x.shape[:-1], -1) + self.bias
+        return widened
 
 
 def shared_factors(n: int) -> Tensor:
@@ -109,7 +115,7 @@ class Block(nn.Module):
         return found
 
 
-class BlockLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
+class BlockLayer(nn.Module, BaseTunerLayer):
     """The last linear layer of a module, of 16, 8 or 4 bits or GPT-2's `Conv1D`, with blocks behind it.
 
     A method's own class says how an adapter is made (`make`) and what it adds (`update`).
@@ -184,7 +190,7 @@ class BlockLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         return found
 
 
-class BlockTuner(BaseTuner):  # type: ignore[misc]
+class BlockTuner(BaseTuner):
     """Puts layers of the class `tuner_layer_cls` into a model. `target_modules` of the config are the layers that modules end with, and
     `inputs` says by their full names which layers read the modules' inputs, where blocks are parallel.
     """
@@ -195,18 +201,26 @@ class BlockTuner(BaseTuner):  # type: ignore[misc]
         """Compacter's factors by adapter."""
         return {}
 
-    def _create_and_replace(  # noqa: PLR0917 - as PEFT calls it
-        self, config: Any, adapter_name: str, target: nn.Module, target_name: str, parent: nn.Module, current_key: str, **_: Any
+    def _create_and_replace(  # noqa: PLR0917  peft's signature
+        self,
+        peft_config: Any,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
     ) -> None:
-        layer = target
+        layer: Any = target
         if not isinstance(target, BlockLayer):
             if not isinstance(target, nn.Linear | Conv1D):
                 raise TypeError(f"{current_key} is no linear layer but {type(target).__name__}")
-            layer = self.tuner_layer_cls(target, self.shared())
+            made: Any = self.tuner_layer_cls
+            layer = made(target, self.shared())
             layer._active_adapter = adapter_name
-        if current_key in config.inputs:
-            layer.listen(self.model.get_submodule(config.inputs[current_key]))
-        layer.update_layer(adapter_name, config)
+        if current_key in peft_config.inputs:
+            layer.listen(self.model.get_submodule(peft_config.inputs[current_key]))
+        layer.update_layer(adapter_name, peft_config)
         if layer is not target:
             if adapter_name not in self.active_adapters:
                 layer.requires_grad_(False)  # a further adapter is not trained by itself

@@ -27,7 +27,7 @@ _DEVIATION = 0.02
 
 
 @dataclass
-class FusionConfig(PeftConfig):  # type: ignore[misc]
+class FusionConfig(PeftConfig):
     """What `adapter_config.json` holds; `fused` are the fields of the `Form` of each fused adapter."""
 
     fused: list[dict[str, Any]] = field(default_factory=list, metadata={"help": "how the blocks of each fused adapter are made"})
@@ -39,8 +39,8 @@ class FusionConfig(PeftConfig):  # type: ignore[misc]
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "modules trained whole"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = OwnType(TYPE)
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        self.peft_type: Any = OwnType(TYPE)
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)
         if any(Form(**form).kronecker for form in self.fused):

@@ -45,7 +45,7 @@ def apply_compacter(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
 
 
 def _size(model: Any, settings: dict[str, Any]) -> int:
-    return settings["size"] or max(1, round(model.config.hidden_size / settings["reduction"]))
+    return int(settings["size"]) or max(1, round(model.config.hidden_size / settings["reduction"]))
 
 
 def _with_blocks(model: Any, method: Method, settings: dict[str, Any], setup: Setup, **form: Any) -> Any:

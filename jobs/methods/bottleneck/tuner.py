@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from peft import PeftConfig
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from jobs.methods.tuning import OwnType, register
 
 
 @dataclass
-class BottleneckConfig(PeftConfig):  # type: ignore[misc]
+class BottleneckConfig(PeftConfig):
     """What `adapter_config.json` holds; `form` are the fields of a `Form`."""
 
     form: dict[str, Any] = field(default_factory=lambda: {"size": 64}, metadata={"help": "how the blocks are made"})
@@ -26,8 +26,8 @@ class BottleneckConfig(PeftConfig):  # type: ignore[misc]
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "modules trained whole"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = OwnType(BOTTLENECK)
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        self.peft_type: Any = OwnType(BOTTLENECK)
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)
         Form(**self.form)  # refuses what no block can be
@@ -61,8 +61,8 @@ class BottleneckModel(BlockTuner):
 
     def shared(self) -> Mapping[str, Tensor]:
         """As the base class says."""
-        found: nn.ParameterDict = self.bottleneck_factors
-        return found
+        found: Any = self.bottleneck_factors
+        return cast(Mapping[str, Tensor], found)
 
     def _pre_injection_hook(self, model: nn.Module, config: BottleneckConfig, adapter_name: str) -> None:
         if not hasattr(self, "bottleneck_factors"):
