@@ -130,7 +130,8 @@ def _read(part: Part) -> dict[str, _Stored]:
         for leaves in LEAVES:
             name = key.removeprefix(PREFIX).removesuffix(f".{leaves[0]}")
             if key == f"{PREFIX}{name}.{leaves[0]}" and (halves := file.take_all(name, *leaves)):
-                found[name] = _Stored(leaves, *halves, part.weight, scale(file, name, halves[0]))
+                down, up = halves
+                found[name] = _Stored(leaves, down, up, part.weight, scale(file, name, down))
     if left := file.left():
         raise unfit(
             f"{part.name} has trained more than low-rank updates ({min(left)})", "Leave it out: DoRA, biases and tokens do not add up."
