@@ -89,7 +89,7 @@ class KroneckerLinear(nn.Module):
 
 def shared_factors(n: int) -> Tensor:
     """A [n, n, n] at the start."""
-    return torch.randn(n, n, n) * n**-0.5
+    return torch.randn(n, n, n) / math.sqrt(n)
 
 
 class Block(nn.Module):
