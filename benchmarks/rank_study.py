@@ -67,7 +67,7 @@ class Suggestion:
     seconds: float
 
 
-def records(task: str, split: str, data: Path | None) -> list[Record]:
+def records(task: str, split: str, data: Path | None) -> Sequence[Record]:
     """The rows of a task, `train` or `test`, as Graft reads them."""
     if task == "arc":
         return methods_study.records(data, split)
