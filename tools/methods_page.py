@@ -115,7 +115,7 @@ def _cell(text: str) -> str:
 
 def _needs(method: Method) -> str:
     can = method.capabilities
-    needs = [{"biases": "biases", "decoder": "a causal model"}[need] for need in can.needs]
+    needs = [{"biases": "biases", "decoder": "a causal model", "linear": "plain linear layers"}[need] for need in can.needs]
     if can.adapters:
         names = " or ".join(get_method(method_id).name for method_id in can.adapters_of)
         needs.append(f"{can.adapters} finished adapters ({names})")

@@ -36,7 +36,7 @@ C3A = Method(
         TARGETS,
         base_bits(16, 8, 4),
     ),
-    capabilities=Capabilities(bases=(16, 8, 4)),
+    capabilities=Capabilities(bases=(16, 8, 4), needs=("linear",)),
 )
 
 
@@ -57,4 +57,14 @@ def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
         init_weights=True,
         target_modules=names,
     )
-    return adapted(model, config, setup, method="c3a")
+    found = adapted(model, config, setup, method="c3a")
+    _copy_outputs_of_quantised_layers(found)
+    return found
+
+
+def _copy_outputs_of_quantised_layers(model: Any) -> None:
+    """PEFT's layer adds to its base's output in place, which autograd forbids for what bitsandbytes gives where a layer has a bias."""
+    for module in model.modules():
+        base = getattr(module, "base_layer", None)
+        if base is not None and hasattr(module, "c3a_kernel") and type(base).__module__.startswith("bitsandbytes"):
+            base.register_forward_hook(lambda _layer, _inputs, output: output.clone())

@@ -14,7 +14,7 @@ from jobs.spec import TASKS, Task
 SettingValue = bool | int | float | str
 SettingType = Literal["int", "float", "bool", "choice", "text"]
 Bits = Literal[4, 8, 16]
-Need = Literal["biases", "decoder"]
+Need = Literal["biases", "decoder", "linear"]
 
 BASE_BITS = "base_bits"
 VIRTUAL_TOKENS = "virtual_tokens"
@@ -64,7 +64,7 @@ class Capabilities:
     - `merges`: its result can be added into the base's weights.
     - `adapter`: it leaves an adapter; false where the base itself is trained.
     - `combines`: several of its adapters on one base can be combined into one.
-    - `needs` of the architecture: `biases`, `decoder` (a causal model).
+    - `needs` of the architecture: `biases`, `decoder` (a causal model), `linear` (layers that are `torch.nn.Linear`, as GPT-2's are not).
     - `checkpointing`: activations may be computed again in the backward pass in place of being kept.
     - `adapters`: how many finished adapters it builds on, at least; `adapters_of`: the ids of the methods that these may be of.
     """

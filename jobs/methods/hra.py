@@ -27,7 +27,7 @@ HRA = Method(
         TARGETS,
     ),
     # Over 8 bits PEFT would compute with the codes as if they were weights; over 4 it fails.
-    capabilities=Capabilities(bases=(16,)),
+    capabilities=Capabilities(bases=(16,), needs=("linear",)),
 )
 
 

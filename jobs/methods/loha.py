@@ -31,7 +31,7 @@ LOHA = Method(
         TARGETS,
         base_bits(16, 8),
     ),
-    capabilities=Capabilities(bases=(16, 8)),
+    capabilities=Capabilities(bases=(16, 8), needs=("linear",)),
 )
 
 

@@ -45,7 +45,7 @@ LOKR = Method(
         TARGETS,
         base_bits(16, 8),
     ),
-    capabilities=Capabilities(bases=(16, 8)),
+    capabilities=Capabilities(bases=(16, 8), needs=("linear",)),
 )
 
 

@@ -49,7 +49,7 @@ MISS = Method(
         TARGETS,
         base_bits(16, 8, 4),
     ),
-    capabilities=Capabilities(bases=(16, 8, 4)),
+    capabilities=Capabilities(bases=(16, 8, 4), needs=("linear",)),
 )
 
 

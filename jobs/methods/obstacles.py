@@ -8,6 +8,9 @@ from typing import Any
 from jobs.methods.entry import Method, Need
 from jobs.spec import TASKS, Task
 
+# Their layers are transformers' Conv1D.
+_OTHER_LAYERS = ("GPT2LMHeadModel", "OpenAIGPTLMHeadModel")
+
 
 def obstacle(
     method: Method,
@@ -47,4 +50,6 @@ def _missing(needs: Collection[Need], task: Task, facts: Mapping[str, Any], mode
         return f"it trains the model's biases, and {model} has none"
     if "decoder" in needs and "causal_lm" not in tasks:
         return f"it needs a model that writes from left to right, which {model} does not"
+    if "linear" in needs and facts.get("architecture") in _OTHER_LAYERS:
+        return f"it takes plain linear layers, and those of {model} are of another kind (Conv1D)"
     return ""

@@ -46,7 +46,7 @@ OFT = Method(
         TARGETS,
         base_bits(16, 8, 4),
     ),
-    capabilities=Capabilities(bases=(16, 8, 4)),
+    capabilities=Capabilities(bases=(16, 8, 4), needs=("linear",)),
 )
 
 

@@ -27,7 +27,7 @@ SHIRA = Method(
         base_bits(16, 8),
     ),
     # Over 4 bits the weight comes back in the dtype that it was quantised from, whatever the arithmetic of the moment is.
-    capabilities=Capabilities(bases=(16, 8)),
+    capabilities=Capabilities(bases=(16, 8), needs=("linear",)),
 )
 
 

@@ -43,6 +43,8 @@ def architectures(method: Method, task: Task) -> tuple[str, ...]:
     """The kinds of small model that a method is tried on for a task, by the architecture's name."""
     if "biases" in method.capabilities.needs:
         return tuple(_WITH_BIASES.get(kind, kind) for kind in _MODELS[task])
+    if "linear" in method.capabilities.needs:
+        return tuple(kind for kind in _MODELS[task] if kind != "gpt2")
     return _MODELS[task]
 
 

@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 import jobs.run
 from jobs.data.token_cache import TokenCache
 from jobs.held_out import HeldOut
+from jobs.methods.hooks import Reset
 from jobs.models.heads import Head
 from jobs.models.loading import load_model
 from jobs.run import Session
@@ -142,6 +143,19 @@ def finished_adapter(spec: RunSpec, out: Path) -> Path:
     run.trainer.run()
     run.export()
     return unzip(run, run.events.of("artifact")[0], out / "adapter")
+
+
+def note_gradients(trainer: Trainer) -> set[str]:
+    """The names of the trained weights that have had a gradient which is not all zeros; it fills while the trainer runs."""
+    reached: set[str] = set()
+    act = trainer.hooks.after_update
+
+    def after_update(step: int, reset: Reset) -> None:
+        reached.update(name for name, weight in trainer.parameters.items() if weight.grad is not None and bool(weight.grad.any()))
+        act(step, reset)
+
+    trainer.hooks.after_update = after_update  # type: ignore[method-assign]
+    return reached
 
 
 def unzip(run: Prepared, artifact: dict[str, Any], folder: Path) -> Path:

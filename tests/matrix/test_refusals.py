@@ -38,14 +38,18 @@ def test_another_number_of_finished_adapters(method, place, folder):
     _refused(code, make_spec(method.id, {}, method.capabilities.tasks[0], given, wrong), folder)
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param(method, id=method.id) for method in all_methods() if "biases" in method.capabilities.needs]
-)
-def test_a_model_without_what_it_needs(method, place, folder):
-    given = material(place.root, "llama", "causal_lm")
+# For each need a small model that lacks it, and a word of the refusal.
+LACKING = {"biases": ("llama", "bias"), "linear": ("gpt2", "Linear")}
+NEEDY = [(method, need) for method in all_methods() for need in method.capabilities.needs if need in LACKING]
+
+
+@pytest.mark.parametrize(("method", "need"), [pytest.param(method, need, id=f"{method.id}-{need}") for method, need in NEEDY])
+def test_a_model_without_what_it_needs(method, need, place, folder):
+    architecture, word = LACKING[need]
+    given = material(place.root, architecture, "causal_lm")
     with pytest.raises(UserError) as refused:
         prepare(make_spec(method.id, {}, "causal_lm", given), folder / "out")
-    assert (refused.value.code, "bias" in str(refused.value)) == ("method_cannot", True)
+    assert (refused.value.code, word in str(refused.value)) == ("method_cannot", True)
 
 
 def _refused(code, spec, folder):

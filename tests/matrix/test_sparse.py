@@ -9,4 +9,4 @@ from tests.matrix.suite import cells_of
 @pytest.mark.parametrize("cell", cells_of("sparse"))
 def test_what_the_catalogue_says_holds(cell, place, folder):
     report = check(cell, place, folder)
-    assert not report.failed, report
+    assert not report.failed, str(report)

@@ -37,4 +37,4 @@ CELLS = [(16, "causal_lm", "llama"), (8, "causal_lm", "llama"), (4, "causal_lm",
 def test_all_that_it_claims_holds(example, cell, place, folder):
     bits, task, architecture = cell
     report = check(Cell(example, task, bits, architecture), place, folder)
-    assert not report.failed, report
+    assert not report.failed, str(report)

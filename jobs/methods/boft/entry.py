@@ -46,5 +46,5 @@ BOFT = Method(
         TARGETS,
         base_bits(16, 8, 4),
     ),
-    capabilities=Capabilities(bases=(16, 8, 4)),
+    capabilities=Capabilities(bases=(16, 8, 4), needs=("linear",)),
 )
