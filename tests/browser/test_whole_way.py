@@ -100,7 +100,7 @@ def launch(page: Page, dataset: str) -> None:
     page.get_by_role("link", name="Use in a run").click()
     expect(page.get_by_label("Dataset", exact=True).locator("option:checked")).to_have_text(re.compile(dataset))
     page.get_by_label("Base model", exact=True).select_option(label="SmolLM2-135M-Instruct")
-    page.get_by_role("radio", name=re.compile("^LoRA")).check()
+    page.locator("#id_method_lora").check()
     page.get_by_label("Learning rate", exact=True).fill("5e-4")
     page.get_by_label("Gradient accumulation", exact=True).fill("1")
     page.get_by_label("Merged model", exact=True).select_option("original")

@@ -119,6 +119,9 @@ def test_a_model_that_prefers_a_short_beginning_does_not_win_with_it(tokenizer):
             self.config = type("Config", (), {"vocab_size": 258, "_attn_implementation": "sdpa", "get_text_config": lambda self: self})()
             self.dtype = torch.float32
 
+        def get_output_embeddings(self):
+            return None
+
         def forward(self, input_ids, **_):
             logits = torch.zeros(*input_ids.shape, 258)
             for row, column in torch.cartesian_prod(*(torch.arange(size) for size in input_ids.shape)).tolist():
