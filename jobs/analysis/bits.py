@@ -13,8 +13,8 @@ from jobs.analysis.defaults import BITS
 from jobs.analysis.ranks import RANKS
 from jobs.analysis.spectrum import widths
 from jobs.analysis.subject import Subject
+from jobs.data.split import spread
 from jobs.methods.targets import linear_layers
-from jobs.tasks.work import spread
 from jobs.training.loss import dataset_loss
 
 # Held-out rows whose loss is compared: the same ones at every width, so that few are enough to see a difference between the widths.

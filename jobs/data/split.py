@@ -1,8 +1,9 @@
-"""The split of rows by seed: a pure function of (seed, index), so that every part of Graft sets the same rows aside."""
+"""Which rows are set aside, by seed, and which are looked at where not all are: pure functions, the same in every part of Graft."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -30,6 +31,12 @@ def held_out(count: int, share: float, seed: int, *, salt: str) -> Any:
         # A stable sort settles a tie by the index.
         chosen[np.argsort(_hashes(count, seed, salt), kind="stable")[:held]] = True
     return chosen
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of the items, evenly spread, in order: a file sorted by class still gives all of them."""
+    count = min(count, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
 
 
 def _hashes(count: int, seed: int, salt: str) -> Any:

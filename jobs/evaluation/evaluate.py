@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jobs.data.encoding import expected_answer, prompt_ids_for_generation
+from jobs.data.split import spread
 from jobs.evaluation.answers import Labels, exact, labels_of
 from jobs.evaluation.generation import generate
 from jobs.evaluation.scoring import choice_score, label_accuracy
@@ -55,7 +56,7 @@ def evaluate(
     mean = loss.loss_sum / loss.tokens if loss.tokens else None
     answerable = [index for index, record in enumerate(records) if expected_answer(record) is not None]
     labels = _labels([records[index] for index in answerable])
-    asked = _spread(answerable, spec.rows)
+    asked = spread(answerable, spec.rows)
     chosen = [records[index] for index in asked]
     choices = choice_score(model, tokenizer, chosen, progress)
     accuracy = label_accuracy(model, tokenizer, chosen, labels, progress) if labels else None
@@ -136,11 +137,5 @@ def _samples(answered: _Answered, count: int) -> list[dict[str, Any]]:
             "expected": question.expected,
             "correct": exact(answer, question.expected) if answered.scored else None,
         }
-        for question, answer in _spread(pairs, count)
+        for question, answer in spread(pairs, count)
     ]
-
-
-def _spread(items: Sequence[Any], count: int) -> list[Any]:
-    """At most `count` of the items, evenly spread, in order: a file sorted by class still gives all of them."""
-    count = min(count, len(items))
-    return [items[place * len(items) // count] for place in range(count)]

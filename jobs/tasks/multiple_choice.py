@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from jobs.data.split import spread
 from jobs.evaluation.metrics import accuracy
 from jobs.models.heads import Head
 from jobs.spec import EvaluationSpec, RunSpec, Task
 from jobs.tasks.forward import Framing, Laid, TaskForward, Text, text_inputs
 from jobs.tasks.reading import HeadWork, Made, Record, covering, cut_count, tokenise
-from jobs.tasks.work import NOTHING_MEASURED, Held, Means, Progress, device_of, spread
+from jobs.tasks.work import NOTHING_MEASURED, Held, Means, Progress, device_of
 from jobs.training.loss import DatasetLoss
 
 

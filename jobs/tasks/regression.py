@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from jobs.data.split import spread
 from jobs.evaluation.metrics import regression
 from jobs.models.heads import Head
 from jobs.spec import EvaluationSpec, Task
 from jobs.tasks.forward import TaskForward
 from jobs.tasks.reading import Record
 from jobs.tasks.text import TextWork, shown
-from jobs.tasks.work import NOTHING_MEASURED, Held, Progress, spread
+from jobs.tasks.work import NOTHING_MEASURED, Held, Progress
 from jobs.training.loss import DatasetLoss
 
 

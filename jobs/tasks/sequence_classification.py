@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.data.split import spread
 from jobs.errors import UserError
 from jobs.evaluation.metrics import classification
 from jobs.models.heads import Head, labels_config
@@ -13,7 +14,7 @@ from jobs.spec import EvaluationSpec, Task
 from jobs.tasks.forward import TaskForward
 from jobs.tasks.reading import Record, Source
 from jobs.tasks.text import TextWork, shown
-from jobs.tasks.work import NOTHING_MEASURED, Held, Progress, spread
+from jobs.tasks.work import NOTHING_MEASURED, Held, Progress
 from jobs.training.loss import DatasetLoss
 
 MOST_LABELS = 1000

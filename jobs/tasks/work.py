@@ -113,12 +113,6 @@ NOTHING_MEASURED: dict[str, Any] = {
 }
 
 
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """At most `count` of the items, evenly spread, in order: a file sorted by class still gives all of them."""
-    count = min(count, len(items))
-    return [items[place * len(items) // count] for place in range(count)]
-
-
 def device_of(model: Any) -> torch.device:
     """Where a model's weights are."""
     found: torch.device = next(model.parameters()).device

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.data.split import split_indices
+from jobs.data.split import split_indices, spread
 
 
 @settings(deadline=None)
@@ -33,3 +33,10 @@ def test_no_part_of_the_file_is_preferred(share: float):
     for start in range(0, 100_000, 10_000):
         inside = sum(start <= index < start + 10_000 for index in held)
         assert abs(inside - 10_000 * share) < 5 * (10_000 * share * (1 - share)) ** 0.5
+
+
+def test_a_spread_takes_from_every_part_of_a_sorted_file():
+    assert spread("aaabbbccc", 3) == ["a", "b", "c"]
+    assert spread([5, 6, 7, 8, 9], 2) == [5, 7]
+    assert spread([5, 6], 9) == [5, 6]
+    assert spread([], 4) == []
