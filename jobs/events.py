@@ -52,6 +52,17 @@ FSYNC_SECONDS = 1.0
 Kind = Literal["phase", "plan", "step", "eval", "sample", "log", "method", "checkpoint", "artifact", "warning", "finished"]
 KINDS: tuple[str, ...] = get_args(Kind)
 PHASES = ("downloading", "loading", "tokenizing", "training", "evaluating", "merging", "saving")
+# The figures of an `eval` event where none was measured.
+NOTHING_MEASURED: dict[str, Any] = {
+    "loss": None,
+    "perplexity": None,
+    "token_accuracy": None,
+    "exact_match": None,
+    "label_accuracy": None,
+    "choice_accuracy": None,
+    "choice_accuracy_normalised": None,
+    "metrics": {},
+}
 
 
 @dataclass(frozen=True)

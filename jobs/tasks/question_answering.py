@@ -11,12 +11,13 @@ from torch import Tensor
 from jobs.data.split import spread
 from jobs.data.tokens import EncodedRows
 from jobs.evaluation.squad import exact_match, scores
+from jobs.events import NOTHING_MEASURED
 from jobs.models.heads import Head
 from jobs.spec import EvaluationSpec, RunSpec, Task
 from jobs.tasks.forward import TaskForward
 from jobs.tasks.reading import HeadWork, Made, Record, Source
 from jobs.tasks.windows import LENGTH, Found, WindowKind, WindowRow, best_answer, windows
-from jobs.tasks.work import NOTHING_MEASURED, Held, Means, Progress, device_of
+from jobs.tasks.work import Held, Means, Progress, device_of
 from jobs.training.loss import DatasetLoss
 
 

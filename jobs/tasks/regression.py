@@ -7,12 +7,13 @@ from typing import Any
 
 from jobs.data.split import spread
 from jobs.evaluation.metrics import regression
+from jobs.events import NOTHING_MEASURED
 from jobs.models.heads import Head
 from jobs.spec import EvaluationSpec, Task
 from jobs.tasks.forward import TaskForward
 from jobs.tasks.reading import Record
 from jobs.tasks.text import TextWork, shown
-from jobs.tasks.work import NOTHING_MEASURED, Held, Progress
+from jobs.tasks.work import Held, Progress
 from jobs.training.loss import DatasetLoss
 
 

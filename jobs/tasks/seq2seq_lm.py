@@ -15,11 +15,12 @@ from torch.nn import functional
 
 from jobs.data.split import spread
 from jobs.evaluation.answers import exact
+from jobs.events import NOTHING_MEASURED
 from jobs.models.heads import Head
 from jobs.spec import EvaluationSpec, RunSpec, Task
 from jobs.tasks.forward import Framing, Laid, TaskForward, Text, side_by_side, text_inputs
 from jobs.tasks.reading import HeadWork, Made, Record, covering, cut_count, tokenise
-from jobs.tasks.work import NOTHING_MEASURED, Held, Means, Progress, device_of
+from jobs.tasks.work import Held, Means, Progress, device_of
 from jobs.training.loop import token_figures
 from jobs.training.loss import DatasetLoss, dataset_loss
 

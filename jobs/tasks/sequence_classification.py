@@ -9,12 +9,13 @@ from typing import Any
 from jobs.data.split import spread
 from jobs.errors import UserError
 from jobs.evaluation.metrics import classification
+from jobs.events import NOTHING_MEASURED
 from jobs.models.heads import Head, labels_config
 from jobs.spec import EvaluationSpec, Task
 from jobs.tasks.forward import TaskForward
 from jobs.tasks.reading import Record, Source
 from jobs.tasks.text import TextWork, shown
-from jobs.tasks.work import NOTHING_MEASURED, Held, Progress
+from jobs.tasks.work import Held, Progress
 from jobs.training.loss import DatasetLoss
 
 MOST_LABELS = 1000

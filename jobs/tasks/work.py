@@ -101,18 +101,6 @@ class Work(ABC):
         """float32 [places, classes] in host memory: what a model decides by on one of `compared`."""
 
 
-NOTHING_MEASURED: dict[str, Any] = {
-    "loss": None,
-    "perplexity": None,
-    "token_accuracy": None,
-    "exact_match": None,
-    "label_accuracy": None,
-    "choice_accuracy": None,
-    "choice_accuracy_normalised": None,
-    "metrics": {},
-}
-
-
 def device_of(model: Any) -> torch.device:
     """Where a model's weights are."""
     found: torch.device = next(model.parameters()).device

@@ -15,6 +15,7 @@ import torch
 
 from jobs.data.tokens import Row
 from jobs.errors import GraftError
+from jobs.events import NOTHING_MEASURED
 from jobs.methods.hooks import Hooks
 from jobs.models.device import memory
 from jobs.spec import EngineSpec, TrainingSpec, require_validation
@@ -361,14 +362,8 @@ def eval_data(found: DatasetLoss, rows: int, started: float) -> dict[str, Any]:
     `time.monotonic`.
     """
     return {
+        **NOTHING_MEASURED,
         "loss": found.loss,
-        "perplexity": None,
-        "token_accuracy": None,
-        "exact_match": None,
-        "label_accuracy": None,
-        "choice_accuracy": None,
-        "choice_accuracy_normalised": None,
-        "metrics": {},
         "rows": rows,
         "tokens": found.tokens,
         "seconds": time.monotonic() - started,
