@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobs.methods.entry import Capabilities, Method, Setting
-from jobs.methods.settings import TARGETS, base_bits
+from jobs.methods.settings import ROW_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
 
 LOHA = Method(
@@ -25,9 +25,7 @@ LOHA = Method(
             "rank", "Rank", "int", 8, "Width of the four factors; the update's own rank is up to its square. 4 to 16 is usual.", 1, 256
         ),
         Setting("alpha", "Alpha", "float", 8, "The update is scaled by alpha / rank. As much as the rank is usual.", 0.001, 4096),
-        Setting(
-            "dropout", "Dropout", "float", 0.0, "Share of the update's rows left out in each training step. 0 to 0.1 is usual.", 0, 0.9
-        ),
+        ROW_DROPOUT,
         TARGETS,
         base_bits(16, 8),
     ),

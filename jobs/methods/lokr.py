@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobs.methods.entry import Capabilities, Method, Setting
-from jobs.methods.settings import TARGETS, base_bits
+from jobs.methods.settings import ROW_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
 
 LOKR = Method(
@@ -39,9 +39,7 @@ LOKR = Method(
             False,
             "Factorises the first matrix as well, where it is large enough.",
         ),
-        Setting(
-            "dropout", "Dropout", "float", 0.0, "Share of the update's rows left out in each training step. 0 to 0.1 is usual.", 0, 0.9
-        ),
+        ROW_DROPOUT,
         TARGETS,
         base_bits(16, 8),
     ),

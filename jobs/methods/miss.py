@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobs.methods.entry import Capabilities, Method, Setting
-from jobs.methods.settings import TARGETS, base_bits
+from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
 
 # Of the automatic rank for blocks: PEFT's own default.
@@ -43,9 +43,7 @@ MISS = Method(
             choices=("balance", "blocks", "mini"),
         ),
         Setting("mini_rank", "Width of mini", "int", 1, "Columns of mini's matrix; it must divide every layer's outputs.", 1, 1024),
-        Setting(
-            "dropout", "Dropout", "float", 0.0, "Share of the adapter's inputs dropped while training. 0.05 helps on few rows.", 0, 0.9
-        ),
+        INPUT_DROPOUT,
         TARGETS,
         base_bits(16, 8, 4),
     ),

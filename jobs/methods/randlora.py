@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobs.methods.entry import Capabilities, Method, Setting
-from jobs.methods.settings import TARGETS, base_bits
+from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
 
 RANDLORA = Method(
@@ -39,9 +39,7 @@ RANDLORA = Method(
             "Dense draws every entry; sparse has two thirds zeros; very sparse nearly all. They cost the same here.",
             choices=("dense", "sparse", "very sparse"),
         ),
-        Setting(
-            "dropout", "Dropout", "float", 0.0, "Share of the adapter's inputs dropped while training. 0.05 helps on few rows.", 0, 0.9
-        ),
+        INPUT_DROPOUT,
         TARGETS,
         base_bits(16, 8, 4),
     ),

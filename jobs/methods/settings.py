@@ -12,6 +12,13 @@ TARGETS = Setting(
     "Which layers get an adapter. All linear layers learn best; attention only is smaller.",
     choices=("all-linear", "attention"),
 )
+# Of methods that drop what the adapter reads, and of those that drop what it adds.
+INPUT_DROPOUT = Setting(
+    "dropout", "Dropout", "float", 0.0, "Share of the adapter's inputs dropped while training. 0.05 helps on few rows.", 0, 0.9
+)
+ROW_DROPOUT = Setting(
+    "dropout", "Dropout", "float", 0.0, "Share of the update's rows left out in each training step. 0 to 0.1 is usual.", 0, 0.9
+)
 
 
 def base_bits(*bits: Bits) -> Setting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobs.methods.entry import Capabilities, Method, Setting
-from jobs.methods.settings import TARGETS, base_bits
+from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
 
 VERA = Method(
@@ -24,9 +24,7 @@ VERA = Method(
         Setting(
             "start", "Start of d", "float", 0.1, "What the inner vector starts at; the outer one starts at zero. 0.1 is usual.", 1e-7, 10
         ),
-        Setting(
-            "dropout", "Dropout", "float", 0.0, "Share of the adapter's inputs dropped while training. 0.05 helps on few rows.", 0, 0.9
-        ),
+        INPUT_DROPOUT,
         TARGETS,
         base_bits(16, 8, 4),
     ),

@@ -1,8 +1,7 @@
 """Catalogue entry of AdaLoRA (torch-free)."""
 
 from jobs.methods.entry import Capabilities, Method, Setting
-from jobs.methods.lora.entry import DROPOUT
-from jobs.methods.settings import TARGETS, base_bits
+from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 
 ADALORA = Method(
     id="adalora",
@@ -20,7 +19,7 @@ ADALORA = Method(
         Setting("rank", "Rank at the start", "int", 12, "Rank of every layer at first. Half more than the target is usual.", 2, 1024),
         Setting("target_rank", "Rank at the end", "int", 8, "Mean rank of the layers in the end, below that at the start.", 1, 1023),
         Setting("alpha", "Alpha", "float", 32, "The update is scaled by alpha / rank at the start.", 0.001, 4096),
-        DROPOUT,
+        INPUT_DROPOUT,
         TARGETS,
         base_bits(16, 8, 4),
         Setting(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from jobs.methods.entry import Capabilities, Method, Setting, SettingValue
-from jobs.methods.settings import TARGETS, base_bits
+from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 
 APPLICATION = "jobs.methods.lora.apply:apply"
 HOOKS = "jobs.methods.lora.hooks:LoraHooks"
@@ -11,9 +11,6 @@ RATES = "jobs.methods.lora.entry:rate_factor"
 
 RANK = Setting(
     "rank", "Rank", "int", 16, "Width of the two low-rank matrices. More rank, more capacity and memory; 8 to 64 is usual.", 1, 1024
-)
-DROPOUT = Setting(
-    "dropout", "Dropout", "float", 0.0, "Share of the adapter's inputs dropped while training. 0.05 helps on few rows.", 0, 0.9
 )
 
 
@@ -60,7 +57,7 @@ def rate_factor(settings: Mapping[str, SettingValue], weight: str) -> float:
     return float(settings["b_rate_ratio"]) if is_b else 1.0
 
 
-_COMMON = (RANK, alpha(32), DROPOUT, TARGETS)
+_COMMON = (RANK, alpha(32), INPUT_DROPOUT, TARGETS)
 
 LORA = Method(
     id="lora",
@@ -128,7 +125,7 @@ RSLORA = Method(
     settings=(
         Setting("rank", "Rank", "int", 64, f"{RANK.help[: RANK.help.index(';')]}; 64 to 256 is where this scale pays.", 1, 1024),
         alpha(16, "alpha / sqrt(rank): at rank 64, 16 gives a scale of 2."),
-        DROPOUT,
+        INPUT_DROPOUT,
         TARGETS,
         base_bits(16, 8, 4),
         ratio(1.0),
@@ -172,7 +169,7 @@ PISSA = Method(
     application=APPLICATION,
     hooks=HOOKS,
     learning_rate=1e-4,
-    settings=(RANK, alpha(16, "alpha / rank. The rank itself is usual here."), DROPOUT, TARGETS, ratio(1.0), start("pissa")),
+    settings=(RANK, alpha(16, "alpha / rank. The rank itself is usual here."), INPUT_DROPOUT, TARGETS, ratio(1.0), start("pissa")),
     rates=RATES,
     capabilities=Capabilities(combines=True),
 )
@@ -189,7 +186,7 @@ OLORA = Method(
     application=APPLICATION,
     hooks=HOOKS,
     learning_rate=1e-4,
-    settings=(RANK, alpha(16, "alpha / rank. The rank itself is usual here."), DROPOUT, TARGETS, ratio(1.0), start("olora")),
+    settings=(RANK, alpha(16, "alpha / rank. The rank itself is usual here."), INPUT_DROPOUT, TARGETS, ratio(1.0), start("olora")),
     rates=RATES,
     capabilities=Capabilities(combines=True),
 )
@@ -206,7 +203,7 @@ LORA_GA = Method(
     application=APPLICATION,
     hooks=HOOKS,
     learning_rate=1e-4,
-    settings=(RANK, alpha(16, "alpha / rank. The rank itself is usual here."), DROPOUT, TARGETS, ratio(1.0), start("lora_ga")),
+    settings=(RANK, alpha(16, "alpha / rank. The rank itself is usual here."), INPUT_DROPOUT, TARGETS, ratio(1.0), start("lora_ga")),
     rates=RATES,
     capabilities=Capabilities(tasks=("causal_lm",), combines=True),
 )
@@ -243,7 +240,7 @@ LOFTQ = Method(
     settings=(
         Setting("rank", "Rank", "int", 64, "Width of the two low-rank matrices. More rank makes up for more of the rounding.", 1, 1024),
         alpha(64, "alpha / rank. The rank itself is usual here."),
-        DROPOUT,
+        INPUT_DROPOUT,
         TARGETS,
         ratio(1.0),
         start("loftq"),
