@@ -15,17 +15,17 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
 from benchmarks.peers import ROOT
 from benchmarks.training import machine, sample_model
-from benchmarks.workloads import BATCH, arc_record
+from benchmarks.workloads import BATCH, arc_record, write_splits
 from jobs.data.records import read_records
 from jobs.events import read_events
 from jobs.methods.registry import get_method
-from jobs.training.order import permutation
 
 METHODS = "full,lora,qlora,dora,vera,ia3,block_sparse,bottleneck_adapter,loha,oft"
 SEEDS = "0,1,2"
@@ -68,14 +68,6 @@ def records(data: Path | None, split: str) -> list[dict[str, Any]]:
 def _with_choices(row: dict[str, Any]) -> dict[str, Any]:
     pairs = zip(row["choices"]["label"], row["choices"]["text"], strict=True)
     return {**arc_record(row), "choices": [f"The correct answer is {label}) {text}." for label, text in pairs]}
-
-
-def write_subset(data: Path | None, split: str, count: int, path: Path) -> None:
-    """`count` rows of a split, drawn once for all methods and seeds, as JSON lines."""
-    everything = records(data, split)
-    chosen = [everything[index] for index in permutation(0, 0, len(everything))[:count]]
-    kept = [{key: record[key] for key in ("messages", "prompt", "completion", "choices", "label") if key in record} for record in chosen]
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept), encoding="utf-8")
 
 
 def run(method: str, seed: int, study: Study, folder: Path) -> Outcome:
@@ -169,8 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     methods, seeds = options.methods.split(","), [int(seed) for seed in options.seeds.split(",")]
     with tempfile.TemporaryDirectory(prefix="graft-study-rows-") as name:
         folder = Path(name)
-        write_subset(options.data, "train", study.rows, folder / "train.jsonl")
-        write_subset(options.data, "test", study.test_rows, folder / "test.jsonl")
+        write_splits(partial(records, options.data), {"train": study.rows, "test": study.test_rows}, folder)
         for method, seed in missing(methods, seeds, known):
             outcome = run(method, seed, study, folder)
             known.append(outcome)

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -25,14 +26,12 @@ from benchmarks import methods_study
 from benchmarks.methods_study import accuracy
 from benchmarks.peers import ROOT
 from benchmarks.training import machine, sample_model
-from benchmarks.workloads import BATCH, gsm8k_record
+from benchmarks.workloads import BATCH, gsm8k_record, write_splits
 from jobs.data.encoding import Record
 from jobs.events import read_events
-from jobs.training.order import permutation
 
 RANKS, SEEDS, ROWS, TEST_ROWS, STEPS = "4,8,16,32,64,128", "0,1,2", 96, 60, 24
 EXAMPLES, DATA_SETS = ("tickets", "tickets-write", "tickets-text"), ("tickets", "arc", "gsm8k")
-_KEYS = ("messages", "prompt", "completion", "text", "choices", "label")
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,6 @@ def _turned(messages: Sequence[dict[str, str]], task: str) -> Record:
     """A message and its label, the other way round or without the label."""
     message, label = (next(one["content"] for one in messages if one["role"] == role) for role in ("user", "assistant"))
     return {"text": message} if task == "tickets-text" else {"prompt": f"A message of the kind {label}:\n", "completion": message}
-
-
-def write_rows(task: str, split: str, count: int, data: Path | None, path: Path) -> None:
-    """`count` rows of a task, drawn once for all ranks and seeds, as JSON lines."""
-    everything = records(task, split, data)
-    chosen = [everything[index] for index in permutation(0, 0, len(everything))[:count]]
-    kept = [{key: record[key] for key in _KEYS if key in record} for record in chosen]
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept), encoding="utf-8")
 
 
 def spec_of(study: Study, folder: Path, rank: int, seed: int) -> dict[str, Any]:
@@ -209,8 +200,7 @@ def main(argv: list[str] | None = None) -> int:
         folders = {task: Path(name) / task for task in tasks}
         for task, folder in folders.items():
             folder.mkdir()
-            write_rows(task, "train", study.rows, options.data, folder / "train.jsonl")
-            write_rows(task, "test", study.test_rows, options.data, folder / "test.jsonl")
+            write_splits(partial(records, task, data=options.data), {"train": study.rows, "test": study.test_rows}, folder)
             if task not in {one.task for one in suggestions}:
                 suggestions.append(analyse(study, task, folder))
                 keep("suggestion", suggestions[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,8 @@ SEED = 0
 BATCH = 8
 ROWS = 64
 MAX_LENGTH = 2048
+# What a row is trained on by, and what an evaluation tells answers apart by.
+TRAINED, MARKS = ("messages", "prompt", "completion", "text"), ("choices", "label")
 UNTIMED = 2
 TIMED = 6
 # A compiled trainer goes round the same rows while it warms up.
@@ -80,13 +82,23 @@ def load_records(load: str, data: Path | None) -> list[Record]:
         everything: list[Record] = [record_of(json.loads(line)) for line in lines if line.strip()]
     else:
         everything = [record for _, record in read_records(ROOT / "examples" / "tickets" / _EXAMPLES[load], None)]
-    count = min(ROWS, len(everything)) // BATCH * BATCH
+    return drawn(everything, min(ROWS, len(everything)) // BATCH * BATCH)
+
+
+def drawn(everything: Sequence[Record], count: int) -> list[Record]:
+    """`count` of the rows, or all where there are fewer, drawn by `SEED`: once for all that is compared."""
     return [everything[index] for index in permutation(SEED, 0, len(everything))[:count]]
 
 
-def write_rows(records: Iterable[Record], path: Path) -> None:
-    """Writes the rows as the JSON lines that Graft trains on."""
-    kept = [{key: record[key] for key in ("messages", "prompt", "completion", "text") if key in record} for record in records]
+def write_splits(records: Callable[[str], Sequence[Record]], counts: Mapping[str, int], folder: Path) -> None:
+    """Draws so many rows of each split, and writes them with the marks of an evaluation into `folder`, a file a split."""
+    for split, count in counts.items():
+        write_rows(drawn(records(split), count), folder / f"{split}.jsonl", MARKS)
+
+
+def write_rows(records: Iterable[Record], path: Path, marks: Sequence[str] = ()) -> None:
+    """Writes the rows as the JSON lines that Graft trains on, and of what else they carry the `marks`."""
+    kept = [{key: record[key] for key in (*TRAINED, *marks) if key in record} for record in records]
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept), encoding="utf-8")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
-from benchmarks.rank_study import EXAMPLES, Outcome, Suggestion, missing, table, write_rows
+from benchmarks.rank_study import EXAMPLES, Outcome, Suggestion, missing, records, table
+from benchmarks.workloads import write_splits
 
 
 def outcomes(losses: dict[int, list[float]], task: str = "t") -> list[Outcome]:
@@ -17,9 +19,11 @@ def verdict(losses: dict[int, list[float]], *suggestions: Suggestion) -> str:
 
 def test_rows_of_the_examples_are_written_the_same_each_time(tmp_path):
     for task in EXAMPLES:
-        first, again = tmp_path / f"{task}-1", tmp_path / f"{task}-2"
-        write_rows(task, "test", 5, None, first)
-        write_rows(task, "test", 5, None, again)
+        folders = tmp_path / f"{task}-1", tmp_path / f"{task}-2"
+        for folder in folders:
+            folder.mkdir()
+            write_splits(partial(records, task, data=None), {"test": 5}, folder)
+        first, again = (folder / "test.jsonl" for folder in folders)
         assert first.read_bytes() == again.read_bytes()
         rows = [json.loads(line) for line in first.read_text().splitlines()]
         assert len(rows) == 5
