@@ -10,8 +10,10 @@ import sys
 
 from webapp.celery import app
 from webapp.runs import child, standby
+from webapp.runs.kinds import Kind
 
-child.COMMAND = (sys.executable, "-m", "tests.webapp.runs.trainer", *os.environ["FLOW_TRAINER"].split())
-standby.COMMAND = (*child.COMMAND, "--standby")
+TRAINER = (sys.executable, "-m", "tests.webapp.runs.trainer", *os.environ["FLOW_TRAINER"].split())
+child.PROGRAMS[Kind.TRAIN] = TRAINER
+standby.COMMAND = (*TRAINER, "--standby")
 
 __all__ = ["app"]

@@ -1,4 +1,4 @@
-"""The training child: a process group of its own, in an environment without secrets, that dies with us."""
+"""The child that does a run's work: a process group of its own, in an environment without secrets, that dies with us."""
 
 from __future__ import annotations
 
@@ -10,40 +10,43 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from jobs.handover import HandOver
-from jobs.spec import RunSpec
 from webapp.core.processes import group_members, signal_group
 from webapp.runs.environment import child_environment
+from webapp.runs.kinds import COMMANDS, Kind
 from webapp.runs.standby import Standby
 from webapp.settings.env import ENV, PROJECT
 
-COMMAND = (sys.executable, "-m", "jobs", "train")
+# What is started for each kind of run.
+PROGRAMS: dict[Kind, tuple[str, ...]] = {kind: (sys.executable, "-m", "jobs", command) for kind, command in COMMANDS.items()}
 LOG_TAIL_BYTES = 4096
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[^\n\t\x20-\x7e\xa0-\U0010ffff]")
 
 
-class TrainingChild:
-    """One training process with its folder: `spec.json`, `events.jsonl`, `child.log`, and what the engine writes beside them."""
+class RunChild:
+    """One process of the engine with its folder: `spec.json`, `events.jsonl`, `child.log`, and what the engine writes beside them."""
 
-    def __init__(self, folder: Path, *, command: tuple[str, ...] | None = None, standby: Standby | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, kind: Kind = Kind.TRAIN, command: tuple[str, ...] | None = None, standby: Standby | None = None
+    ) -> None:
         self.folder = folder
         self.events = folder / "events.jsonl"
         self.log = folder / "child.log"
-        self._command = command or COMMAND
-        self._standby = standby
+        self._command = command or PROGRAMS[kind]
+        self._kind, self._standby = kind, standby
         self._process: subprocess.Popen[bytes] | None = None
         self._gone = False
 
-    def start(self, spec: RunSpec, resume: list[Path], *, token_cache: Path) -> None:
-        """Writes the folder and starts the program, or tells the one that was started ahead; `resume` are folders that may hold
-        checkpoints, `token_cache` is where token ids are kept. Raises `OSError`.
+    def start(self, spec: dict[str, Any], resume: list[Path], *, token_cache: Path) -> None:
+        """Writes the folder and starts the program, or tells the one that was started ahead; `spec` is that of the kind, as JSON, `resume`
+        are folders that may hold checkpoints, `token_cache` is where token ids are kept. Raises `OSError`.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.folder / "tmp").mkdir(mode=0o700, exist_ok=True)
         path = self.folder / "spec.json"
-        path.write_text(json.dumps(spec.to_json(), indent=1), encoding="utf-8")
+        path.write_text(json.dumps(spec, indent=1), encoding="utf-8")
         told = HandOver(
             spec=str(path),
             out=str(self.folder),
@@ -53,7 +56,15 @@ class TrainingChild:
             log=str(self.log),
         )
         with self.log.open("ab") as output:
-            self._process = (self._standby.take(told) if self._standby else None) or self._popen(self._line(told), output)
+            self._process = self._take(told) or self._popen(self._line(told), output)
+
+    def _take(self, told: HandOver) -> subprocess.Popen[bytes] | None:
+        """The process that waits, where there is one and it can do this."""
+        if self._standby and self._kind != Kind.TRAIN:
+            # It can only train, and would hold its memory meanwhile.
+            self._standby.stop()
+            return None
+        return self._standby.take(told) if self._standby else None
 
     def _line(self, told: HandOver) -> list[str]:
         """The command line that says the same."""

@@ -11,13 +11,14 @@ from django.db import models
 from webapp.accounts.models import Team, User
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
+from webapp.runs.kinds import RESUMABLE, Kind
 from webapp.runs.states import ACTIVE, TERMINAL, Desired, State
 
 
 class Run(models.Model):
-    """One fine-tuning job. `attempt` is the fencing token: every write of a worker names it, and a stale one changes nothing.
+    """One job of the engine. `attempt` is the fencing token: every write of a worker names it, and a stale one changes nothing.
 
-    `spec` is the resolved `jobs.spec.RunSpec` (without paths of this host: `services.specs` fills them in for the worker); `summary` is
+    `spec` is the resolved spec of its kind (without paths of this host: `services.handed` fills them in for the worker); `summary` is
     folded from the events (`runs.fold`), so that lists need no archive.
     """
 
@@ -27,6 +28,7 @@ class Run(models.Model):
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     dataset_version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="runs")
     base_model = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="runs")
+    kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.TRAIN)
     method = models.CharField(max_length=40)
     spec = models.JSONField()
 
@@ -77,6 +79,11 @@ class Run(models.Model):
     def is_active(self) -> bool:
         """Whether a worker holds it."""
         return self.state in ACTIVE
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether it leaves checkpoints to go on from; else every attempt begins anew."""
+        return self.kind in RESUMABLE
 
     @property
     def is_terminal(self) -> bool:

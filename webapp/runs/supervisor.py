@@ -1,4 +1,4 @@
-"""The supervisor: one attempt of a run, from the claim to the end of its training child.
+"""The supervisor: one attempt of a run, from the claim to the end of its child.
 
 It starts the child, ships what the child writes, renews the lease, reads what people want, and stops the process group when it must. It
 never trains, so that nothing of what goes wrong in training can take it down.
@@ -19,12 +19,13 @@ from django.db.models.functions import Coalesce, Now
 from jobs.errors import GraftError
 from jobs.events import Event
 from webapp.runs import lease, publish
-from webapp.runs.child import TrainingChild
+from webapp.runs.child import RunChild
 from webapp.runs.fence import Fence, clock
 from webapp.runs.ingest import Fenced, Ingest
+from webapp.runs.kinds import Kind
 from webapp.runs.models import Run, Worker
 from webapp.runs.outcome import Asked, Outcome, decide, of
-from webapp.runs.services.specs import for_worker
+from webapp.runs.services.handed import handed
 from webapp.runs.standby import Standby
 from webapp.runs.states import ACTIVE, TRANSITIONS, Desired, State
 from webapp.settings.env import ENV
@@ -52,7 +53,7 @@ class Supervisor:
         standby: Standby | None = None,
     ) -> None:
         self._run, self._owner, self._shutdown = run, owner, shutdown
-        self._child = TrainingChild(run.attempt_folder(run.attempt), command=command, standby=standby)
+        self._child = RunChild(run.attempt_folder(run.attempt), kind=Kind(run.kind), command=command, standby=standby)
         self._ingest = Ingest(run, self._child.events)
         self._state = State.STARTING
         self._asked: Asked = ""
@@ -94,7 +95,7 @@ class Supervisor:
         earlier = [self._run.attempt_folder(number) / "checkpoints" for number in range(self._run.attempt - 1, 0, -1)]
         # Within the version's own folder: what one team has tokenised is never found by another, and goes with the version.
         cache = self._run.dataset_version.folder / "tokens"
-        self._child.start(for_worker(self._run), [folder for folder in earlier if folder.is_dir()], token_cache=cache)
+        self._child.start(handed(self._run), [folder for folder in earlier if folder.is_dir()], token_cache=cache)
         log.info("run %s attempt %s: child %s", self._run.id, self._run.attempt, self._child.pid)
 
     def _tick(self) -> None:
@@ -168,13 +169,21 @@ class Supervisor:
                 case "step":
                     self._loaded = self._progressed = True
                 case "phase":
-                    archive = self._ingest.archive
-                    trained = 0 < archive.total_steps <= archive.last_step
-                    self._exporting |= event.data["name"] == "merging" or (trained and event.data["name"] == "saving")
+                    self._enter_phase(event.data["name"])
                 case "artifact":
                     self._artifacts.append(event.data)
                 case "finished":
                     self._finished = event.data
+
+    def _enter_phase(self, name: str) -> None:
+        """What a phase says of the state: only a training has steps to wait for."""
+        if self._run.kind == Kind.TRAIN:
+            archive = self._ingest.archive
+            trained = 0 < archive.total_steps <= archive.last_step
+            self._exporting |= name == "merging" or (trained and name == "saving")
+        else:
+            self._loaded = True
+            self._exporting |= name == "saving"
 
     def _enter(self, to: State) -> None:
         """Moves the run on to `to`, by way of `running` where `to` lies behind it."""

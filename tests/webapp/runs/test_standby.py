@@ -16,6 +16,8 @@ import pytest
 from tests.flow.site import wait_for
 from tests.webapp.runs.rows import Bench, make_bench
 from webapp.runs import lease
+from webapp.runs.kinds import Kind
+from webapp.runs.models import Run
 from webapp.runs.services.cancel import cancel
 from webapp.runs.standby import Standby
 from webapp.runs.states import State
@@ -46,6 +48,22 @@ def supervise(bench: Bench, standby: Standby) -> Any:
     Supervisor(claimed, owner="train0", command=TRAINER, standby=standby).run()
     claimed.refresh_from_db()
     return claimed
+
+
+def test_what_is_no_training_starts_from_scratch_and_none_waits_meanwhile(bench: Bench, standby: Standby) -> None:
+    standby.start()
+    waiting = standby.pid
+    run = bench.launch()
+    Run.objects.filter(pk=run.pk).update(kind=Kind.ANALYSE)
+    claimed = lease.claim(run.id, "train0")
+    assert claimed is not None
+    Supervisor(claimed, owner="train0", command=TRAINER, standby=standby).run()
+    claimed.refresh_from_db()
+    assert claimed.state == State.SUCCEEDED
+    assert child_of(claimed)["HOME"] == str(claimed.attempt_folder(1) / "tmp")
+    assert standby.pid is None
+    assert waiting is not None
+    assert not psutil.pid_exists(waiting)
 
 
 def child_of(run: Any) -> dict[str, str]:

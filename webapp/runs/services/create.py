@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
 from django.db.models.functions import Now
 
-import jobs
 from jobs.device import Device, choose_precision
 from jobs.errors import UserError
 from jobs.methods.entry import Method
@@ -20,12 +18,12 @@ from jobs.spec import RunSpec
 from webapp.accounts.models import Team, User
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
-from webapp.runs import lease
+from webapp.runs.kinds import Kind
 from webapp.runs.models import Run, Worker
+from webapp.runs.services.queueing import queue_run
 from webapp.runs.services.specs import placeholder_spec
-from webapp.runs.states import State
 from webapp.settings.env import ENV
-from webapp.work.outbox import TRAIN_QUEUE, ring
+from webapp.work.outbox import TRAIN_QUEUE
 
 NAME_LENGTH = 120
 
@@ -70,24 +68,16 @@ def create_run(
     )
     entry.check_checkpointing(wanted=spec.training.gradient_checkpointing)
     _check_devices(entry, spec)
-    with transaction.atomic():
-        run = Run.objects.create(
-            team=team,
-            created_by=user,
-            name=name.strip(),
-            dataset_version=dataset_version,
-            base_model=base_model,
-            method=method,
-            spec=spec.to_json(),
-            queue=TRAIN_QUEUE,
-            queued_at=Now(),
-            lease_expires_at=Now(),
-            code_version=jobs.__version__,
-        )
-        lease.record(run.id, to=State.QUEUED, actor=user.username, attempt=0)
-        ring(lease.TRAIN_TASK, run.id, run.queue)
-    run.refresh_from_db()
-    return run
+    return queue_run(
+        kind=Kind.TRAIN,
+        team=team,
+        user=user,
+        name=name.strip(),
+        dataset_version=dataset_version,
+        base_model=base_model,
+        method=method,
+        spec=spec.to_json(),
+    )
 
 
 def _check_inputs(team: Team, name: str, version: DatasetVersion, base_model: BaseModel) -> None:

@@ -1,0 +1,51 @@
+"""Write a new run down with its doorbell: what launching a run of any kind ends with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+import jobs
+from webapp.accounts.models import Team, User
+from webapp.catalog.models import BaseModel
+from webapp.datasets.models import DatasetVersion
+from webapp.runs import lease
+from webapp.runs.kinds import Kind
+from webapp.runs.models import Run
+from webapp.runs.states import State
+from webapp.work.outbox import TRAIN_QUEUE, ring
+
+
+def queue_run(
+    *,
+    kind: Kind,
+    team: Team,
+    user: User,
+    name: str,
+    dataset_version: DatasetVersion,
+    base_model: BaseModel,
+    method: str,
+    spec: dict[str, Any],
+) -> Run:
+    """Queues a run of `team`, in one transaction: run, history, doorbell. Everything has been checked by the caller."""
+    with transaction.atomic():
+        run = Run.objects.create(
+            kind=kind,
+            team=team,
+            created_by=user,
+            name=name,
+            dataset_version=dataset_version,
+            base_model=base_model,
+            method=method,
+            spec=spec,
+            queue=TRAIN_QUEUE,
+            queued_at=Now(),
+            lease_expires_at=Now(),
+            code_version=jobs.__version__,
+        )
+        lease.record(run.id, to=State.QUEUED, actor=user.username, attempt=0)
+        ring(lease.TRAIN_TASK, run.id, run.queue)
+    run.refresh_from_db()
+    return run
