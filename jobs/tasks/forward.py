@@ -172,6 +172,23 @@ class Text:
 
 
 @dataclass(frozen=True)
+class TextRow:
+    """A row of which the model reads one text and learns one thing, which a subclass adds."""
+
+    text: Text
+
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        """int32 [length]: its tokens."""
+        return self.text.ids
+
+    @property
+    def labels(self) -> int:
+        """One."""
+        return 1
+
+
+@dataclass(frozen=True)
 class Framing:
     """How texts are laid out for a model. A `causal` one is padded on the left: its head reads the last column, and where that is looked
     up by the padding token (as transformers does), a text that ends in the same token would lose it. `types`: it reads which text of a pair

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from jobs.data.split import spread
 from jobs.evaluation.metrics import accuracy
-from jobs.events import NOTHING_MEASURED
 from jobs.models.heads import Head
-from jobs.spec import EvaluationSpec, RunSpec, Task
-from jobs.tasks.forward import Framing, Laid, TaskForward, Text, text_inputs
-from jobs.tasks.reading import HeadWork, Made, Record, covering, cut_count, tokenise
-from jobs.tasks.work import Held, Means, Progress, device_of
+from jobs.spec import Task
+from jobs.tasks.forward import Framing, Laid, Text, text_inputs
+from jobs.tasks.judging import JudgingWork
+from jobs.tasks.reading import Made, Record, covering, cut_count, tokenise
+from jobs.tasks.work import Answer, Held, Judged
 from jobs.training.loss import DatasetLoss
 
 
@@ -83,7 +81,7 @@ def _own(outputs: Any, laid: Laid) -> Tensor:
     return logits.masked_fill(torch.arange(logits.shape[1], device=logits.device) >= laid.targets[:, 1:], -torch.inf)
 
 
-class MultipleChoice(HeadWork):
+class MultipleChoice(JudgingWork):
     """One row a question."""
 
     task: Task = "multiple_choice"
@@ -106,54 +104,27 @@ class MultipleChoice(HeadWork):
         """One output for each text."""
         return Head("AutoModelForMultipleChoice", {"pad_token_id": self.framing.pad_id}, seed)
 
-    def forward(self, model: Any, rows: Sequence[Any], means: Means, spec: RunSpec) -> tuple[TaskForward, list[str]]:
-        """Padded batches."""
-        del rows, spec
-        return TaskForward(model, means.dtype, means.device, ChoiceKind(self.framing)), []
-
     def figures(self, found: DatasetLoss) -> dict[str, Any]:
         """The share of right choices found."""
         return {"choice_accuracy": found.token_accuracy, "metrics": {"accuracy": found.token_accuracy}}
 
-    def evaluate(
-        self,
-        runner: TaskForward,
-        held: Held,
-        spec: EvaluationSpec,
-        progress: Progress,
-    ) -> dict[str, Any]:
+    def judge(self, held: Held, logits: Sequence[Tensor]) -> Judged:
         """Every held-out question gets its likeliest choice."""
-        start = time.monotonic()
-        records, held_out = held.records, held.rows
-        measured = runner.logits(held_out.rows, progress)
-        predicted = [int(logits.argmax()) for logits in measured.logits]
-        expected = [row.answer for row in held_out.rows]
+        predicted, expected = [int(one.argmax()) for one in logits], [row.answer for row in held.rows.rows]
         right = accuracy(predicted, expected)
-        return {
-            **NOTHING_MEASURED,
-            "loss": measured.loss,
-            "choice_accuracy": right,
-            "metrics": {"accuracy": right},
-            "rows": len(expected),
-            "tokens": held_out.tokens,
-            "seconds": time.monotonic() - start,
-            "samples": [
-                {
-                    "index": index,
-                    "prompt": _asked(records[index]),
-                    "answer": records[index]["choices"][predicted[place]],
-                    "expected": records[index]["choices"][expected[place]],
-                    "correct": predicted[place] == expected[place],
-                }
-                for place, index in spread(list(enumerate(held_out.indices)), spec.samples)
-            ],
-        }
+        answers = []
+        for index, found, wanted in zip(held.rows.indices, predicted, expected, strict=True):
+            choices = held.records[index]["choices"]
+            answers.append(Answer(index, choices[found], choices[wanted], found == wanted))
+        return Judged({"choice_accuracy": right, "metrics": {"accuracy": right}}, answers)
 
-    def logits(self, model: Any, row: ChoiceRow) -> Tensor:
-        """[1, choices] of one question."""
-        kind = ChoiceKind(self.framing)
-        laid = kind.lay([row]).to(str(device_of(model)))
-        return kind.logits(model(**laid.inputs), laid)[0].cpu()
+    def shown(self, record: Record) -> str:
+        """What stands before its choices."""
+        return _asked(record)
+
+    def kind(self) -> ChoiceKind:
+        """Choices side by side."""
+        return ChoiceKind(self.framing)
 
 
 def _texts(records: Sequence[Record], tokenizer: Any, limit: int | None = None) -> list[Text]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from jobs.data.records import read_records
 from jobs.data.split import split_indices
@@ -16,8 +17,8 @@ from jobs.data.token_cache import TokenCache
 from jobs.data.tokens import LENGTH_CAP, LENGTH_MULTIPLE, EncodedRows, Row
 from jobs.errors import UserError
 from jobs.spec import RunSpec, Task, TrainingSpec
-from jobs.tasks.forward import Framing, Text
-from jobs.tasks.work import Work, file_of
+from jobs.tasks.forward import Framing, Kind, TaskForward, Text
+from jobs.tasks.work import Means, Work, device_of, file_of
 from jobs.training.rowsets import EncodedSets
 
 Record = Mapping[str, Any]
@@ -108,6 +109,21 @@ class HeadWork(Work):
         from jobs.models.architectures import is_encoder
 
         self.framing = Framing.of(tokenizer, causal=not is_encoder(architecture))
+
+    @abstractmethod
+    def kind(self) -> Kind:
+        """How rows are laid out and judged."""
+
+    def forward(self, model: Any, rows: Sequence[Any], means: Means, spec: RunSpec) -> tuple[TaskForward, list[str]]:
+        """Padded batches."""
+        del rows, spec
+        return TaskForward(model, means.dtype, means.device, self.kind()), []
+
+    def logits(self, model: Any, row: Row) -> Tensor:
+        """What the kind makes of the model's outputs on one row."""
+        kind = self.kind()
+        laid = kind.lay([row]).to(str(device_of(model)))
+        return kind.logits(model(**laid.inputs), laid)[0].cpu()
 
     @abstractmethod
     def encode(self, records: Sequence[Record], tokenizer: Any, limit: int) -> Made:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from typing import Any
 
-from jobs.data.split import spread
+from torch import Tensor
+
 from jobs.evaluation.metrics import regression
-from jobs.events import NOTHING_MEASURED
 from jobs.models.heads import Head
-from jobs.spec import EvaluationSpec, Task
-from jobs.tasks.forward import TaskForward
+from jobs.spec import Task
 from jobs.tasks.reading import Record
-from jobs.tasks.text import TextWork, shown
-from jobs.tasks.work import Held, Progress
+from jobs.tasks.text import TextWork
+from jobs.tasks.work import Answer, Held, Judged
 from jobs.training.loss import DatasetLoss
 
 
@@ -37,34 +36,11 @@ class Regression(TextWork):
         """The loss is the error."""
         return {"metrics": {"mean_squared_error": found.loss}}
 
-    def evaluate(
-        self,
-        runner: TaskForward,
-        held: Held,
-        spec: EvaluationSpec,
-        progress: Progress,
-    ) -> dict[str, Any]:
+    def judge(self, held: Held, logits: Sequence[Tensor]) -> Judged:
         """Every held-out row gets its number."""
-        start = time.monotonic()
-        records, held_out = held.records, held.rows
-        measured = runner.logits(held_out.rows, progress)
-        predicted = [float(logits[0, 0]) for logits in measured.logits]
-        expected = [float(row.target) for row in held_out.rows]
-        return {
-            **NOTHING_MEASURED,
-            "loss": measured.loss,
-            "metrics": regression(predicted, expected),
-            "rows": len(expected),
-            "tokens": held_out.tokens,
-            "seconds": time.monotonic() - start,
-            "samples": [
-                {
-                    "index": index,
-                    "prompt": shown(records[index]),
-                    "answer": f"{predicted[place]:.4g}",
-                    "expected": f"{expected[place]:.4g}",
-                    "correct": None,
-                }
-                for place, index in spread(list(enumerate(held_out.indices)), spec.samples)
-            ],
-        }
+        predicted, expected = [float(one[0, 0]) for one in logits], [float(row.target) for row in held.rows.rows]
+        answers = [
+            Answer(index, f"{found:.4g}", f"{wanted:.4g}", None)
+            for index, found, wanted in zip(held.rows.indices, predicted, expected, strict=True)
+        ]
+        return Judged({"metrics": regression(predicted, expected)}, answers)

@@ -15,12 +15,11 @@ from torch.nn import functional
 
 from jobs.data.split import spread
 from jobs.evaluation.answers import exact
-from jobs.events import NOTHING_MEASURED
 from jobs.models.heads import Head
-from jobs.spec import EvaluationSpec, RunSpec, Task
+from jobs.spec import EvaluationSpec, Task
 from jobs.tasks.forward import Framing, Laid, TaskForward, Text, side_by_side, text_inputs
 from jobs.tasks.reading import HeadWork, Made, Record, covering, cut_count, tokenise
-from jobs.tasks.work import Held, Means, Progress, device_of
+from jobs.tasks.work import Answer, Held, Judged, Progress, evaluation
 from jobs.training.loop import token_figures
 from jobs.training.loss import DatasetLoss, dataset_loss
 
@@ -108,11 +107,6 @@ class Seq2SeqLm(HeadWork):
         """The model as it stands."""
         return Head("AutoModelForSeq2SeqLM", {}, seed)
 
-    def forward(self, model: Any, rows: Sequence[Any], means: Means, spec: RunSpec) -> tuple[TaskForward, list[str]]:
-        """Padded batches."""
-        del rows, spec
-        return TaskForward(model, means.dtype, means.device, PairKind(self.framing)), []
-
     def figures(self, found: DatasetLoss) -> dict[str, Any]:
         """As for writing."""
         return token_figures(found)
@@ -125,32 +119,27 @@ class Seq2SeqLm(HeadWork):
         progress: Progress,
     ) -> dict[str, Any]:
         """All rows by their tokens; `spec.rows` of them, evenly spread, by what the model writes."""
-        start = time.monotonic()
+        started = time.monotonic()
         records, held_out = held.records, held.rows
         found = self._tokens(runner, held_out.rows, progress)
-        asked = spread(list(enumerate(held_out.indices)), spec.rows) if spec.generate else []
-        answers = [self._write(runner, held_out.rows[place], held.tokenizer, spec.max_new_tokens) for place, _ in asked]
-        samples = [
-            {
-                "index": index,
-                "prompt": records[index]["prompt"],
-                "answer": answer,
-                "expected": records[index]["completion"],
-                "correct": exact(answer, records[index]["completion"]),
-            }
-            for (_, index), answer in zip(asked, answers, strict=True)
-        ]
-        share = sum(sample["correct"] for sample in samples) / len(samples) if samples else None
-        return {
-            **NOTHING_MEASURED,
-            **({"loss": found.loss, **self.figures(found)} if found.tokens else {}),
-            "exact_match": share,
-            "metrics": {"exact_match": share},
-            "rows": len(held_out.rows),
-            "tokens": found.tokens,
-            "seconds": time.monotonic() - start,
-            "samples": spread(samples, spec.samples),
-        }
+        answers = []
+        for place, index in spread(list(enumerate(held_out.indices)), spec.rows) if spec.generate else []:
+            written = self._write(runner, held_out.rows[place], held.tokenizer, spec.max_new_tokens)
+            answers.append(Answer(index, written, records[index]["completion"], exact(written, records[index]["completion"])))
+        share = sum(bool(answer.correct) for answer in answers) / len(answers) if answers else None
+        loss = {"loss": found.loss, **self.figures(found)} if found.tokens else {}
+        return evaluation(
+            Judged({**loss, "exact_match": share, "metrics": {"exact_match": share}}, answers),
+            lambda index: str(records[index]["prompt"]),
+            spec.samples,
+            started=started,
+            rows=len(held_out.rows),
+            tokens=found.tokens,
+        )
+
+    def kind(self) -> PairKind:
+        """Prompts side by side, and completions."""
+        return PairKind(self.framing)
 
     def _tokens(self, runner: TaskForward, rows: Sequence[PairRow], progress: Progress) -> DatasetLoss:
         """Sums over all tokens of completions. Logits are not kept: a vocabulary for each would fill memory."""
@@ -162,9 +151,3 @@ class Seq2SeqLm(HeadWork):
         inputs = {name: tensor.to(runner.device) for name, tensor in text_inputs([row.prompt], self.framing).items()}
         written = runner.model.generate(**inputs, max_new_tokens=most, do_sample=False, num_beams=1)
         return str(tokenizer.decode(written[0], skip_special_tokens=True)).strip()
-
-    def logits(self, model: Any, row: PairRow) -> Tensor:
-        """[labels, vocabulary] of one pair."""
-        kind = PairKind(self.framing)
-        laid = kind.lay([row]).to(str(device_of(model)))
-        return kind.logits(model(**laid.inputs), laid)[0].cpu()

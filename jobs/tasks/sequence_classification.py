@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.data.split import spread
+from torch import Tensor
+
 from jobs.errors import UserError
 from jobs.evaluation.metrics import classification
-from jobs.events import NOTHING_MEASURED
 from jobs.models.heads import Head, labels_config
-from jobs.spec import EvaluationSpec, Task
-from jobs.tasks.forward import TaskForward
+from jobs.spec import Task
 from jobs.tasks.reading import Record, Source
-from jobs.tasks.text import TextWork, shown
-from jobs.tasks.work import Held, Progress
+from jobs.tasks.text import TextWork
+from jobs.tasks.work import Answer, Held, Judged
 from jobs.training.loss import DatasetLoss
 
 MOST_LABELS = 1000
@@ -55,39 +53,15 @@ class SequenceClassification(TextWork):
         """The share of labels found."""
         return {"label_accuracy": found.token_accuracy, "metrics": {"accuracy": found.token_accuracy}}
 
-    def evaluate(
-        self,
-        runner: TaskForward,
-        held: Held,
-        spec: EvaluationSpec,
-        progress: Progress,
-    ) -> dict[str, Any]:
+    def judge(self, held: Held, logits: Sequence[Tensor]) -> Judged:
         """Every held-out row gets its likeliest label."""
-        start = time.monotonic()
-        records, held_out = held.records, held.rows
-        measured = runner.logits(held_out.rows, progress)
-        predicted = [int(logits.argmax()) for logits in measured.logits]
-        expected = [int(row.target) for row in held_out.rows]
+        predicted, expected = [int(one.argmax()) for one in logits], [int(row.target) for row in held.rows.rows]
         metrics = classification(predicted, expected, len(self.labels))
-        return {
-            **NOTHING_MEASURED,
-            "loss": measured.loss,
-            "label_accuracy": metrics["accuracy"],
-            "metrics": metrics,
-            "rows": len(expected),
-            "tokens": held_out.tokens,
-            "seconds": time.monotonic() - start,
-            "samples": [
-                {
-                    "index": index,
-                    "prompt": shown(records[index]),
-                    "answer": self.labels[predicted[place]],
-                    "expected": self.labels[expected[place]],
-                    "correct": predicted[place] == expected[place],
-                }
-                for place, index in spread(list(enumerate(held_out.indices)), spec.samples)
-            ],
-        }
+        answers = [
+            Answer(index, self.labels[found], self.labels[wanted], found == wanted)
+            for index, found, wanted in zip(held.rows.indices, predicted, expected, strict=True)
+        ]
+        return Judged({"label_accuracy": metrics["accuracy"], "metrics": metrics}, answers)
 
 
 def sorted_labels(labels: set[str]) -> list[str]:

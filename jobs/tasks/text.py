@@ -8,32 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from jobs.spec import RunSpec
-from jobs.tasks.forward import Framing, Laid, TaskForward, Text, text_inputs
-from jobs.tasks.reading import HeadWork, Made, Record, covering, cut_count, framed
-from jobs.tasks.work import Means, device_of
+from jobs.tasks.forward import Framing, Laid, TextRow, text_inputs
+from jobs.tasks.judging import JudgingWork
+from jobs.tasks.reading import Made, Record, covering, cut_count, framed
 
 
 @dataclass(frozen=True)
-class TextRow:
+class TargetRow(TextRow):
     """A text with what is to be said of it: the number of a class, or a number."""
 
-    text: Text
     target: float
-
-    @property
-    def ids(self) -> NDArray[np.int32]:
-        """int32 [length]: its tokens."""
-        return self.text.ids
-
-    @property
-    def labels(self) -> int:
-        """One."""
-        return 1
 
     @property
     def content(self) -> bytes:
@@ -48,7 +35,7 @@ class TextKind:
     framing: Framing
     number: bool = False
 
-    def lay(self, rows: Sequence[TextRow]) -> Laid:
+    def lay(self, rows: Sequence[TargetRow]) -> Laid:
         """Texts side by side."""
         targets = torch.tensor([row.target for row in rows], dtype=torch.float32 if self.number else torch.int64)
         return Laid(text_inputs([row.text for row in rows], self.framing), targets, sum(len(row.ids) for row in rows))
@@ -70,7 +57,7 @@ class TextKind:
         return 0 if self.number else int((outputs.logits.argmax(-1) == laid.targets).sum())
 
 
-class TextWork(HeadWork):
+class TextWork(JudgingWork):
     """A task of texts as a whole; a subclass says what of a record is learnt."""
 
     number = False
@@ -82,7 +69,7 @@ class TextWork(HeadWork):
     def encode(self, records: Sequence[Record], tokenizer: Any, limit: int) -> Made:
         """One row a record."""
         whole, cut = framed(tokenizer, records), framed(tokenizer, records, limit)
-        rows = [TextRow(text, self.target(record)) for text, record in zip(cut, records, strict=True)]
+        rows = [TargetRow(text, self.target(record)) for text, record in zip(cut, records, strict=True)]
         return Made(rows, list(range(len(rows))), cut_count(whole, cut))
 
     def natural_length(self, records: Sequence[Record], tokenizer: Any) -> int:
@@ -90,20 +77,9 @@ class TextWork(HeadWork):
         return covering([len(text.ids) for text in framed(tokenizer, records)])
 
     def kind(self) -> TextKind:
-        """How rows are laid out and judged."""
+        """Texts side by side."""
         return TextKind(self.framing, self.number)
 
-    def forward(self, model: Any, rows: Sequence[Any], means: Means, spec: RunSpec) -> tuple[TaskForward, list[str]]:
-        """Padded batches."""
-        del rows, spec
-        return TaskForward(model, means.dtype, means.device, self.kind()), []
-
-    def logits(self, model: Any, row: TextRow) -> Tensor:
-        """[1, classes] of one text."""
-        laid = self.kind().lay([row]).to(str(device_of(model)))
-        return self.kind().logits(model(**laid.inputs), laid)[0].cpu()
-
-
-def shown(record: Record) -> str:
-    """A record's text, or its pair, as a reader of samples sees it."""
-    return "\n\n".join(record[name] for name in ("text", "text_b") if name in record)
+    def shown(self, record: Record) -> str:
+        """The text, or the pair."""
+        return "\n\n".join(record[name] for name in ("text", "text_b") if name in record)

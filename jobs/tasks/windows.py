@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from jobs.tasks.forward import Framing, Laid, Text, text_inputs
+from jobs.tasks.forward import Framing, Laid, Text, TextRow, text_inputs
 
 LENGTH = 384
 # Of a window's tokens, those that the one before it has too: an answer cut by a border stands whole in one of the two.
@@ -23,25 +23,14 @@ CANDIDATES = 20
 
 
 @dataclass(frozen=True)
-class WindowRow:
+class WindowRow(TextRow):
     """A window: `spans` int32 [length, 2] are the characters of the context that a token stands for, -1 where it is no token of it.
     `start` and `end` are the places of the answer's first and last token; both 0, the frame's first, where the window has no whole answer.
     """
 
-    text: Text
     spans: NDArray[np.int32]
     start: int
     end: int
-
-    @property
-    def ids(self) -> NDArray[np.int32]:
-        """int32 [length]: its tokens."""
-        return self.text.ids
-
-    @property
-    def labels(self) -> int:
-        """One."""
-        return 1
 
     @property
     def content(self) -> bytes:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from jobs.data.split import spread
 from jobs.data.token_cache import TokenCache
 from jobs.data.tokens import EncodedRows
+from jobs.events import NOTHING_MEASURED
 from jobs.models.heads import Head
 from jobs.spec import EvaluationSpec, RunSpec, TrainingSpec
 from jobs.training.loss import DatasetLoss
@@ -52,6 +55,35 @@ class Held:
     records: Sequence[Mapping[str, Any]]
     rows: EncodedRows
     tokenizer: Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of record number `index` of the held-out rows; `correct` is None where none is right or wrong. Less its question,
+    the data of a `sample` event.
+    """
+
+    index: int
+    answer: str
+    expected: str
+    correct: bool | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was made of a model's answers: the `figures` that differ from `NOTHING_MEASURED`, and the answers."""
+
+    figures: Mapping[str, Any]
+    answers: Sequence[Answer]
+
+
+def evaluation(judged: Judged, shown: Callable[[int], str], most: int, *, started: float, rows: int, tokens: int) -> dict[str, Any]:
+    """What `Work.evaluate` returns, of answers of which at most `most` are kept as samples, evenly spread; `shown` gives the question of a
+    record by its number, `started` is a reading of `time.monotonic`.
+    """
+    samples = [{"index": answer.index, "prompt": shown(answer.index), **asdict(answer)} for answer in spread(judged.answers, most)]
+    sizes = {"rows": rows, "tokens": tokens, "seconds": time.monotonic() - started}
+    return {**NOTHING_MEASURED, **judged.figures, **sizes, "samples": samples}
 
 
 class Work(ABC):
