@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from jobs.methods.block_sparse.overlap import EVENT, Shared, of_event, overlap
-from webapp.runs.models import Run
+from django.db.models import QuerySet
+
+from jobs.methods.block_sparse.overlap import EVENT, of_event, overlap
+from webapp.runs.models import Record, Run
 
 SHADES = 8
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,65 +27,71 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Generic[T]):
     """One layer ("" for modules outside the layers): a cell for each module, None where it is not adapted."""
 
     layer: str
-    cells: list[Cell | None]
+    cells: list[T | None]
 
 
 def scores(run: Run) -> list[dict[str, Any]]:
     """The `block_scores` events of a run, in order of their steps; a step that was trained again counts as it was last."""
-    events = run.records.filter(kind="method").order_by("attempt", "seq").values_list("data", flat=True)
-    by_step = {data["step"]: data for data in events if data.get("name") == EVENT}
+    by_step = {data["step"]: data for data in _records(run).order_by("attempt", "seq").values_list("data", flat=True)}
     return [by_step[step] for step in sorted(by_step)]
 
 
 def heat_map(run: Run) -> dict[str, Any]:
     """The context of the heat map: the steps there are, and the table of the last of them; nothing for another method's run."""
-    events = scores(run)
-    if not events:
+    last = _last(run)
+    if last is None:
         return {"block_steps": []}
-    modules = events[-1]["modules"]
-    columns = list(dict.fromkeys(each["module"] for each in modules))
+    modules = last["modules"]
+    low, high = (choose(each["mean"] for each in modules) for choose in (min, max))
+    cells = [Cell(each["mean"], each["replaced"], _shade(each["mean"], low, high)) for each in modules]
+    columns, rows = _by_layer([(each["layer"], each["module"]) for each in modules], cells)
     return {
-        "block_steps": [event["step"] for event in events],
+        "block_steps": sorted(set(_records(run).values_list("step", flat=True))),
         "block_columns": columns,
-        "block_rows": _rows(modules, columns),
+        "block_rows": rows,
         "block_others": list(_others(run)),
     }
 
 
-def _rows(modules: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[Row]:
-    means = [each["mean"] for each in modules]
-    low, width = min(means), (max(means) - min(means)) or 1.0
-    rows: dict[Any, list[Cell | None]] = {}
-    for each in modules:
-        shade = min(SHADES - 1, int(SHADES * (each["mean"] - low) / width))
-        cells = rows.setdefault(each["layer"], [None] * len(columns))
-        cells[columns.index(each["module"])] = Cell(each["mean"], each["replaced"], shade)
-    ordered = sorted(rows, key=lambda layer: (layer is None, layer or 0))
-    return [Row("" if layer is None else str(layer), rows[layer]) for layer in ordered]
+def compare(run: Run, other: Run) -> dict[str, Any]:
+    """What the last selections of two runs have in common: all in all, and by layer and module. Raises `ValueError` in words."""
+    first, second = _last(run), _last(other)
+    if first is None or second is None:
+        raise ValueError("one of the two runs has no block scores yet")
+    found = overlap(of_event(first), of_event(second))
+    columns, rows = _by_layer([(each.layer, each.module) for each in found.modules], found.modules)
+    return {"other": other, "overlap": found, "columns": columns, "rows": rows}
+
+
+def _records(run: Run) -> QuerySet[Record]:
+    """The records of the `block_scores` events."""
+    return run.records.filter(kind="method", data__name=EVENT)
+
+
+def _last(run: Run) -> dict[str, Any] | None:
+    """The scores of the last step that there are."""
+    return _records(run).order_by("-step", "-attempt", "-seq").values_list("data", flat=True).first()
+
+
+def _shade(mean: float, low: float, high: float) -> int:
+    return min(SHADES - 1, int(SHADES * (mean - low) / ((high - low) or 1.0)))
 
 
 def _others(run: Run) -> Any:
-    """The team's other runs of the same method on the same base."""
-    return Run.objects.filter(team=run.team, base_model=run.base_model, method=run.method).exclude(pk=run.pk).order_by("-created_at")
+    """The team's other runs of the same method on the same base: id and name."""
+    others = Run.objects.filter(team=run.team, base_model=run.base_model, method=run.method).exclude(pk=run.pk)
+    return others.order_by("-created_at").values("id", "name")
 
 
-def compare(run: Run, other: Run) -> dict[str, Any]:
-    """What the last selections of two runs have in common: all in all, and by layer and module. Raises `ValueError` in words."""
-    first, second = scores(run), scores(other)
-    if not first or not second:
-        raise ValueError("one of the two runs has no block scores yet")
-    found = overlap(of_event(first[-1]), of_event(second[-1]))
-    columns = list(dict.fromkeys(each.module for each in found.modules))
-    return {"other": other, "overlap": found, "columns": columns, "rows": _shared_rows(found.modules, columns)}
-
-
-def _shared_rows(modules: Sequence[Shared], columns: Sequence[str]) -> list[tuple[str, list[Shared | None]]]:
-    rows: dict[Any, list[Shared | None]] = {}
-    for each in modules:
-        rows.setdefault(each.layer, [None] * len(columns))[columns.index(each.module)] = each
+def _by_layer(places: Sequence[tuple[int | None, str]], cells: Sequence[T]) -> tuple[list[str], list[Row[T]]]:
+    """(modules, rows) of a table of one cell a place, a place being (layer, module); modules outside the layers come last."""
+    columns = list(dict.fromkeys(module for _, module in places))
+    rows: dict[int | None, list[T | None]] = {}
+    for (layer, module), cell in zip(places, cells, strict=True):
+        rows.setdefault(layer, [None] * len(columns))[columns.index(module)] = cell
     ordered = sorted(rows, key=lambda layer: (layer is None, layer or 0))
-    return [("" if layer is None else str(layer), rows[layer]) for layer in ordered]
+    return columns, [Row("" if layer is None else str(layer), rows[layer]) for layer in ordered]
