@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.matrix.conformance import Workplace
+from tests.threads import single_threaded
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +32,9 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """The models are tiny, and results must not hang on how busy the machine is."""
-    before, level = torch.get_num_threads(), logging.getLogger("bitsandbytes").level
-    torch.set_num_threads(1)
+    level = logging.getLogger("bitsandbytes").level
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line for each layer of each step
-    with warnings.catch_warnings():
+    with single_threaded(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-    torch.set_num_threads(before)
     logging.getLogger("bitsandbytes").setLevel(level)

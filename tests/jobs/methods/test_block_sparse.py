@@ -35,14 +35,6 @@ SMALL = METHOD.resolve({"block_rows": 8, "block_columns": 8, "blocks": 16})
 SPEC = TrainingSpec(micro_batch=4, gradient_accumulation=1, weight_decay=0.1)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def linear(outputs: int, inputs: int, *, n: int, m: int, k: int, alpha: float = 1.0, base: nn.Module | None = None) -> BlockSparseLinear:
     torch.manual_seed(1)
     layer = BlockSparseLinear(base or nn.Linear(inputs, outputs))

@@ -26,14 +26,6 @@ METHOD = get_method("mora")
 SIZES = [(64, 64, 2), (64, 64, 3), (96, 40, 2), (40, 96, 2)]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def linear(inputs: int, outputs: int, rank: int, operator: str) -> MoraLinear:
     torch.manual_seed(1)
     layer = MoraLinear(nn.Linear(inputs, outputs))

@@ -1,14 +1,5 @@
-"""One thread: the models are tiny, and results must not hang on how busy the machine is."""
+"""Each test computes on one thread."""
 
-from __future__ import annotations
+from tests.threads import one_thread
 
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]

@@ -15,6 +15,7 @@ from jobs.training.loss import dataset_loss
 from jobs.training.order import Order, TokenBudget
 from jobs.training.prefetch import AHEAD, prefetched
 from tests.jobs.training.reference import losses, make_model, make_rows, make_trainer, short
+from tests.threads import single_threaded
 
 SPEC = TrainingSpec(micro_batch=4, gradient_accumulation=2)
 STEERED = replace(SPEC, evaluate_every_steps=2, final_weights="best", early_stopping_evaluations=3, schedule="constant")
@@ -75,11 +76,9 @@ def steered(out, spec=STEERED, **changes):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A run that stops early and goes on with its best weights, never interrupted."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    trainer, events = steered(tmp_path_factory.mktemp("straight"))
-    trainer.run()
-    torch.set_num_threads(before)
+    with single_threaded():
+        trainer, events = steered(tmp_path_factory.mktemp("straight"))
+        trainer.run()
     return trainer, events
 
 
