@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from jobs.methods.own import OwnTuner
 from jobs.methods.targets import sizes
 
 NON_LINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -190,41 +191,26 @@ class BlockLayer(nn.Module, BaseTunerLayer):
         return found
 
 
-class BlockTuner(BaseTuner):
+class BlockTuner(OwnTuner):
     """Puts layers of the class `tuner_layer_cls` into a model. `target_modules` of the config are the layers that modules end with, and
     `inputs` says by their full names which layers read the modules' inputs, where blocks are parallel.
     """
-
-    target_module_mapping: dict[str, Any] = {}
 
     def shared(self) -> Mapping[str, Tensor]:
         """Compacter's factors by adapter."""
         return {}
 
-    def _create_and_replace(  # noqa: PLR0917  peft's signature
-        self,
-        peft_config: Any,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,
-        parameter_name: str | None = None,
-    ) -> None:
-        layer: Any = target
-        if not isinstance(target, BlockLayer):
-            if not isinstance(target, nn.Linear | Conv1D):
-                raise TypeError(f"{current_key} is no linear layer but {type(target).__name__}")
-            made: Any = self.tuner_layer_cls
-            layer = made(target, self.shared())
-            layer._active_adapter = adapter_name
-        if current_key in peft_config.inputs:
-            layer.listen(self.model.get_submodule(peft_config.inputs[current_key]))
-        layer.update_layer(adapter_name, peft_config)
-        if layer is not target:
-            if adapter_name not in self.active_adapters:
-                layer.requires_grad_(False)  # a further adapter is not trained by itself
-            self._replace_module(parent, target_name, layer, target)
+    def make_layer(self, target: nn.Module, name: str) -> BlockLayer:
+        """As the base class says."""
+        if not isinstance(target, nn.Linear | Conv1D):
+            raise TypeError(f"{name} is no linear layer but {type(target).__name__}")
+        made: BlockLayer = self.tuner_layer_cls(target, self.shared())
+        return made
+
+    def connect(self, layer: BlockLayer, name: str, config: Any) -> None:
+        """As the base class says: to the layer that reads the module's input."""
+        if name in config.inputs:
+            layer.listen(self.model.get_submodule(config.inputs[name]))
 
     def _check_merge_allowed(self) -> None:
         raise ValueError("an adapter with a non-linearity of its own cannot be added into the weights of the base; use it as an adapter")

@@ -66,26 +66,3 @@ def merged(model: Any) -> Any:
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_base_model().get_submodule(parent), leaf, module.modules_to_save[str(module.active_adapter)])
     return model.merge_and_unload()
-
-
-class OwnType(str):
-    """The name of a method of ours where PEFT has a member of its enumeration, which cannot be extended: what it reads of one."""
-
-    @property
-    def value(self) -> str:
-        """The name itself."""
-        return str(self)
-
-
-def register(name: str, config: type, tuner: Any) -> None:
-    """Makes PEFT know a method of ours by its upper-case `name`: `config` is its `PeftConfig`, `tuner` its `BaseTuner`.
-
-    Raises `ValueError` where the tuner's prefix is another method's, since saved weights are told apart by it.
-    """
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-
-    mappings: tuple[dict[Any, Any], ...] = (PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING)
-    if any(prefix == tuner.prefix and other != name for other, prefix in mappings[1].items()):
-        raise ValueError(f"the prefix {tuner.prefix} is taken")
-    for mapping, value in zip(mappings, (config, tuner.prefix, tuner), strict=True):
-        mapping[OwnType(name)] = value

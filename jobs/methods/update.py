@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from peft.utils import get_quantization_kwargs, quantization_extra_repr, resolve_quantization_backend
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from jobs.methods.own import OwnTuner
 from jobs.methods.targets import sizes
 
 
@@ -108,31 +108,14 @@ class UpdateLayer(nn.Module, BaseTunerLayer):
         return str(quantization_extra_repr(self))
 
 
-class UpdateTuner(BaseTuner):
-    """Puts layers of the class `tuner_layer_cls` into a model. A method's own class names that and its `prefix`."""
+class UpdateTuner(OwnTuner):
+    """Puts such layers into a model."""
 
     tuner_layer_cls: type[UpdateLayer]
-    target_module_mapping: dict[str, Any] = {}
 
-    def _create_and_replace(  # noqa: PLR0917 - as PEFT calls it
-        self,
-        peft_config: PeftConfig,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,
-        parameter_name: str | None = None,
-    ) -> None:
-        if isinstance(target, UpdateLayer):
-            target.update_layer(adapter_name, peft_config)
-            return
+    def make_layer(self, target: nn.Module, name: str) -> UpdateLayer:
+        """As the base class says: around linear layers alone, or around what another method made of them."""
         base: Any = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         if not isinstance(base, nn.Linear | Conv1D):
-            raise TypeError(f"{current_key} is no linear layer but {type(base).__name__}")
-        layer = self.tuner_layer_cls(target, **get_quantization_kwargs(self))
-        layer._active_adapter = adapter_name
-        layer.update_layer(adapter_name, peft_config)
-        if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)  # a further adapter is not trained by itself
-        self._replace_module(parent, target_name, layer, target)
+            raise TypeError(f"{name} is no linear layer but {type(base).__name__}")
+        return self.tuner_layer_cls(target, **get_quantization_kwargs(self))

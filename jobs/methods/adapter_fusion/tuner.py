@@ -16,33 +16,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft import PeftConfig
 from torch import Tensor, nn
 
 from jobs.methods.bottlenecks import Block, BlockLayer, BlockTuner, Form
-from jobs.methods.tuning import OwnType, register
+from jobs.methods.own import OwnConfig, register
 
 TYPE = "ADAPTER_FUSION"
 _DEVIATION = 0.02
 
 
 @dataclass
-class FusionConfig(PeftConfig):
+class FusionConfig(OwnConfig):
     """What `adapter_config.json` holds; `fused` are the fields of the `Form` of each fused adapter."""
 
+    own_type = TYPE
     fused: list[dict[str, Any]] = field(default_factory=list, metadata={"help": "how the blocks of each fused adapter are made"})
     inputs: dict[str, str] = field(
         default_factory=dict, metadata={"help": "layers that read the modules' inputs, where blocks are parallel"}
     )
-    target_modules: Any = field(default=None, metadata={"help": "names of the layers that blocks stand behind"})
-    exclude_modules: Any = field(default=None, metadata={"help": "names of layers left out"})
-    modules_to_save: list[str] | None = field(default=None, metadata={"help": "modules trained whole"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[no-untyped-call]
-        self.peft_type: Any = OwnType(TYPE)
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)
+        super().__post_init__()
         if any(Form(**form).kronecker for form in self.fused):
             raise ValueError("Compacter's adapters share factors over the whole model and are not fused")
 
@@ -96,4 +90,4 @@ class FusionModel(BlockTuner):
     tuner_layer_cls = FusionLayer
 
 
-register(TYPE, FusionConfig, FusionModel)
+register(FusionConfig, FusionModel)

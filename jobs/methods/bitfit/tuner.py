@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft.config import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from jobs.methods.tuning import OwnType, register
+from jobs.methods.own import OwnConfig, OwnTuner, register
 
 TYPE = "BITFIT"
 
@@ -26,20 +25,12 @@ def has_bias(layer: Any) -> bool:
 
 
 @dataclass
-class BitFitConfig(PeftConfig):
-    """`target_modules`: names (or ends of names) of layers with a bias. The rest is what PEFT asks of every method."""
+class BitFitConfig(OwnConfig):
+    """`target_modules`: names (or ends of names) of layers with a bias. The rest is PEFT's way to leave out some."""
 
-    target_modules: list[str] | set[str] | str | None = field(default=None)
-    exclude_modules: list[str] | str | None = field(default=None)
-    modules_to_save: list[str] | None = field(default=None)
+    own_type = TYPE
     layers_to_transform: list[int] | int | None = field(default=None)
     layers_pattern: list[str] | str | None = field(default=None)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[no-untyped-call]
-        self.peft_type: Any = OwnType(TYPE)
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)
 
 
 class BitFitLayer(nn.Module, BaseTunerLayer):
@@ -47,14 +38,12 @@ class BitFitLayer(nn.Module, BaseTunerLayer):
 
     adapter_layer_names = ("bitfit_delta",)
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, config: BitFitConfig) -> None:
+    def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.bitfit_delta = nn.ParameterDict()
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
-        self._active_adapter = adapter_name
-        self.update_layer(adapter_name, config)
 
     def update_layer(self, adapter_name: str, config: BitFitConfig) -> None:
         """Adds an adapter, its change zero."""
@@ -97,32 +86,17 @@ class BitFitLayer(nn.Module, BaseTunerLayer):
             self._bias.data = (self._bias.data - self.bitfit_delta[self.merged_adapters.pop()].data).to(self._bias.dtype)
 
 
-class BitFitModel(BaseTuner):
+class BitFitModel(OwnTuner):
     """Puts a `BitFitLayer` in the place of each layer that the config names."""
 
     prefix = "bitfit_"
     tuner_layer_cls = BitFitLayer
-    target_module_mapping: dict[str, list[str]] = {}
 
-    def _create_and_replace(  # noqa: PLR0917  peft's signature
-        self,
-        peft_config: Any,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,
-        parameter_name: str | None = None,
-    ) -> None:
-        if isinstance(target, BitFitLayer):
-            target.update_layer(adapter_name, peft_config)
-            return
+    def make_layer(self, target: nn.Module, name: str) -> BitFitLayer:
+        """As the base class says."""
         if not has_bias(target):
-            raise ValueError(f"{current_key} has no bias")
-        layer = BitFitLayer(target, adapter_name, peft_config)
-        if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)
-        self._replace_module(parent, target_name, layer, target)
+            raise TypeError(f"{name} has no bias")
+        return BitFitLayer(target)
 
 
-register(TYPE, BitFitConfig, BitFitModel)
+register(BitFitConfig, BitFitModel)

@@ -18,35 +18,25 @@ from math import ceil
 from typing import Any, NamedTuple
 
 import torch
-from peft import PeftConfig
 from peft.tuners._buffer_dict import BufferDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.methods.tuning import OwnType, register
+from jobs.methods.own import OwnConfig, register
 from jobs.methods.update import UpdateLayer, UpdateTuner
 
 TYPE = "BLOCK_SPARSE"
 
 
 @dataclass
-class BlockSparseConfig(PeftConfig):
+class BlockSparseConfig(OwnConfig):
     """What `adapter_config.json` holds, by the letters of the paper."""
 
+    own_type = TYPE
     n: int = field(default=24, metadata={"help": "rows of blocks"})
     m: int = field(default=32, metadata={"help": "columns of blocks"})
     k: int = field(default=15, metadata={"help": "selected blocks of each matrix"})
     alpha: float = field(default=1.0, metadata={"help": "scale of the update"})
-    target_modules: Any = field(default=None, metadata={"help": "names of the adapted layers"})
-    exclude_modules: Any = field(default=None, metadata={"help": "names of layers left out"})
-    modules_to_save: list[str] | None = field(default=None, metadata={"help": "modules trained whole"})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[no-untyped-call]
-        self.peft_type = OwnType(TYPE)
-        for name in ("target_modules", "exclude_modules"):
-            if isinstance(getattr(self, name), list):
-                setattr(self, name, set(getattr(self, name)))
 
 
 class Grid(NamedTuple):
@@ -123,4 +113,4 @@ class BlockSparseModel(UpdateTuner):
     tuner_layer_cls = BlockSparseLinear
 
 
-register(TYPE, BlockSparseConfig, BlockSparseModel)
+register(BlockSparseConfig, BlockSparseModel)

@@ -6,30 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from peft import PeftConfig
 from torch import Tensor, nn
 
 from jobs.methods.bottlenecks import BLOCK, BOTTLENECK, Block, BlockLayer, BlockTuner, Form, shared_factors
-from jobs.methods.tuning import OwnType, register
+from jobs.methods.own import OwnConfig, register
 
 
 @dataclass
-class BottleneckConfig(PeftConfig):
+class BottleneckConfig(OwnConfig):
     """What `adapter_config.json` holds; `form` are the fields of a `Form`."""
 
+    own_type = BOTTLENECK
     form: dict[str, Any] = field(default_factory=lambda: {"size": 64}, metadata={"help": "how the blocks are made"})
     inputs: dict[str, str] = field(
         default_factory=dict, metadata={"help": "layers that read the modules' inputs, where blocks are parallel"}
     )
-    target_modules: Any = field(default=None, metadata={"help": "names of the layers that blocks stand behind"})
-    exclude_modules: Any = field(default=None, metadata={"help": "names of layers left out"})
-    modules_to_save: list[str] | None = field(default=None, metadata={"help": "modules trained whole"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[no-untyped-call]
-        self.peft_type: Any = OwnType(BOTTLENECK)
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)
+        super().__post_init__()
         Form(**self.form)  # refuses what no block can be
 
 
@@ -72,4 +66,4 @@ class BottleneckModel(BlockTuner):
             self.bottleneck_factors[adapter_name] = nn.Parameter(shared_factors(n).to(device), requires_grad=not config.inference_mode)
 
 
-register(BOTTLENECK, BottleneckConfig, BottleneckModel)
+register(BottleneckConfig, BottleneckModel)

@@ -21,11 +21,10 @@ from math import ceil, isqrt
 from typing import Any
 
 import torch
-from peft import PeftConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.methods.tuning import OwnType, register
+from jobs.methods.own import OwnConfig, register
 from jobs.methods.update import UpdateLayer, UpdateTuner
 
 TYPE = "MORA"
@@ -33,21 +32,15 @@ _BASE = 10_000.0
 
 
 @dataclass
-class MoraConfig(PeftConfig):
+class MoraConfig(OwnConfig):
     """What `adapter_config.json` holds."""
 
+    own_type = TYPE
     r: int = field(default=8, metadata={"help": "rank of the LoRA with as many numbers"})
     operator: str = field(default="rotation", metadata={"help": "rotation or sharing"})
-    target_modules: Any = field(default=None, metadata={"help": "names of the adapted layers"})
-    exclude_modules: Any = field(default=None, metadata={"help": "names of layers left out"})
-    modules_to_save: list[str] | None = field(default=None, metadata={"help": "modules trained whole"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[no-untyped-call]
-        self.peft_type = OwnType(TYPE)
-        for name in ("target_modules", "exclude_modules"):
-            if isinstance(getattr(self, name), list):
-                setattr(self, name, set(getattr(self, name)))
+        super().__post_init__()
         if self.operator not in ("rotation", "sharing"):
             raise ValueError(f"operator is {self.operator!r}, neither rotation nor sharing")
 
@@ -136,4 +129,4 @@ class MoraModel(UpdateTuner):
     tuner_layer_cls = MoraLinear
 
 
-register(TYPE, MoraConfig, MoraModel)
+register(MoraConfig, MoraModel)
