@@ -13,8 +13,9 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Case:
     length: int
     micro_batch: int
     precision: str
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,10 @@ class Outcome:
         return self.estimated_bytes / self.measured_bytes - 1
 
 
-def cases(methods: tuple[str, ...], precision: str) -> Iterator[Case]:
+def cases(methods: Iterable[str], lengths: Sequence[int], precision: str, *, checkpointing: bool) -> Iterator[Case]:
     """All of them, method by method."""
-    for method in methods:
-        for length in LENGTHS:
-            for micro_batch in MICRO_BATCHES:
-                yield Case(method, length, micro_batch, precision)
+    for method, length, micro_batch in product(methods, lengths, MICRO_BATCHES):
+        yield Case(method, length, micro_batch, precision, checkpointing)
 
 
 def write_case(case: Case, folder: Path) -> Path:
@@ -87,6 +87,7 @@ def write_case(case: Case, folder: Path) -> Path:
         "training": {
             "epochs": 2, "max_steps": STEPS + 1, "micro_batch": case.micro_batch, "gradient_accumulation": 1,
             "max_length": case.length, "precision": case.precision, "checkpoint_every_steps": 1000,
+            "gradient_checkpointing": case.checkpointing,
         },
         "evaluation": {"generate": False, "retention": False},
         "export": {"merge": "none"},
@@ -131,6 +132,8 @@ def main() -> int:
     """Runs the command; fails where an estimate is further off than `LARGEST_ERROR`."""
     parser = argparse.ArgumentParser(description="Hold the estimate of a run's memory against what is measured.")
     parser.add_argument("--methods", default=",".join(METHODS), help="methods, separated by commas (%(default)s)")
+    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), help="tokens a row, separated by commas (%(default)s)")
+    parser.add_argument("--checkpointing", action="store_true", help="with gradient checkpointing")
     parser.add_argument("--precision", default="auto", help="float32 or bfloat16; auto is what the device does best")
     arguments = parser.parse_args()
     device = probe()
@@ -139,7 +142,8 @@ def main() -> int:
     print("| method | tokens a row | rows | estimated MiB | measured MiB | error | estimated tokens/s | measured tokens/s |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     found: list[Outcome] = []
-    for case in cases(tuple(arguments.methods.split(",")), arguments.precision):
+    lengths = [int(length) for length in arguments.lengths.split(",")]
+    for case in cases(arguments.methods.split(","), lengths, arguments.precision, checkpointing=arguments.checkpointing):
         found.append(outcome(case, calibration))
         print(line(found[-1]), flush=True)
     worst = max(found, key=lambda one: abs(one.error))

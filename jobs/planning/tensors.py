@@ -141,13 +141,8 @@ def _adapted_parts(way: Way) -> set[Part]:
 
 
 def kept_when_checkpointed(step: Step) -> Sizes:
-    """What a layer keeps that is computed again: its input, and the grids of our own attention, which are not among the tensors that torch
-    gives up (they lie in the function's context, not in `save_for_backward`).
-    """
-    sizes: Sizes = {"layer input": step.stream}
-    if step.way.grids:
-        sizes |= {name: size for name, size in kept_by_attention(step).items() if name != "attention output"}
-    return sizes
+    """What a layer keeps that is computed again."""
+    return {"layer input": step.stream}
 
 
 def kept_whole(step: Step) -> Sizes:

@@ -7,9 +7,10 @@ are taken some at a time, so that keys that come after them are not computed in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -43,14 +44,33 @@ class _Grid:
     value: Tensor
     shares: list[Tensor | None]
 
+    def tensors(self) -> list[Tensor | None]:
+        """In the order that `of` takes them in."""
+        return [self.query, self.key, self.value, *self.shares]
+
+    @classmethod
+    def of(cls, tensors: Iterable[Tensor | None], chunks: int) -> Self:
+        """From the next of the tensors."""
+        query, key, value, *shares = islice(tensors, 3 + chunks)
+        assert query is not None  # noqa: S101 for mypy: the shares alone may be wanting
+        assert key is not None  # noqa: S101
+        assert value is not None  # noqa: S101
+        return cls(query, key, value, shares)
+
 
 class _SegmentAttention(torch.autograd.Function):
+    """All that is kept is given to `save_for_backward`, so that gradient checkpointing can drop it."""
+
+    # The grids of a block go when its gradients are there.
+    clear_saved_tensors_on_access = True
+
     @staticmethod
     def forward(  # noqa: PLR0917 autograd passes arguments by position
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], scale: float, window: int | None
     ) -> Tensor:
         """Attends block by block."""
-        kept, answers = [], []
+        kept: list[Tensor | None] = []
+        answers = []
         with torch.autocast(query.device.type, enabled=False):
             for block in blocks:
                 laid, laid_key, laid_value, scaled, wide_key = regions.lay(query, key, value, block.queries, block.keys, scale=scale)
@@ -62,23 +82,22 @@ class _SegmentAttention(torch.autograd.Function):
                     grid.shares.append(shares if chunk.length <= KEPT_TOKENS else None)
                 answer = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
                 answers.append(regions.lift(answer.view(*grid.query.shape[:4], -1), block.query_places))
-                kept.append(grid)
+                kept += grid.tensors()
         output = answers[0] if len(answers) == 1 else torch.cat(answers)
-        ctx.kept, ctx.blocks, ctx.scale, ctx.window = kept, blocks, scale, window
-        ctx.save_for_backward(output)
+        ctx.blocks, ctx.scale, ctx.window = blocks, scale, window
+        ctx.save_for_backward(output, *kept)
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of query, key and value; those of a shared prefix are summed over its rows."""
-        (output,), d_output = ctx.saved_tensors, gradients[0]
-        kept, ctx.kept = ctx.kept, None
-        parts, shared = [], []
+        output, *saved = ctx.saved_tensors
+        d_output = gradients[0]
+        kept, parts, shared = _drained(saved), [], []
         with torch.autocast(output.device.type, enabled=False):
-            for place, block in enumerate(ctx.blocks):
-                grid, kept[place] = kept[place], None
-                key_heads = grid.key.shape[1]
-                upstream, along = regions.lay_back(output, d_output, block.queries, block.real, key_heads=key_heads)
+            for block in ctx.blocks:
+                grid = _Grid.of(kept, sum(1 for _ in _chunks(block)))
+                upstream, along = regions.lay_back(output, d_output, block.queries, block.real, key_heads=grid.key.shape[1])
                 grids = _block_back(grid, block, upstream, along, ctx.scale, ctx.window)
                 parts.append(regions.lift_back(*grids, block.query_places, block.key_places))
                 if block.prefix:
@@ -89,6 +108,13 @@ class _SegmentAttention(torch.autograd.Function):
                     of_prefix = gradient[:, :, : block.prefix].sum(dim=0, dtype=torch.float32).transpose(0, 1)
                     target[block.prefix_start : block.prefix_start + block.prefix] += of_prefix.to(target.dtype)
         return *joined, None, None, None
+
+
+def _drained(tensors: list[Tensor | None]) -> Iterator[Tensor | None]:
+    """The tensors in their order, none of which is held once it was given."""
+    tensors.reverse()
+    while tensors:
+        yield tensors.pop()
 
 
 @dataclass(frozen=True)

@@ -89,11 +89,16 @@ def test_the_peak_of_training_is_the_estimated_one(method, length, precision, mo
         ("lora", {"engine": {"segment_attention": False}}),
         ("full", {"engine": {"flat_optimiser": False}}),
         ("full", {"training": {"optimiser": "adafactor"}}),
-        ("lora", {"training": {"gradient_checkpointing": True}}),
     ],
 )
 def test_other_ways_are_estimated_too(method, changes, model, tmp_path):
     _hold(written(tmp_path, model, method, 90, "bfloat16", **changes), 90, tmp_path)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("length", [90, 300])
+def test_with_gradient_checkpointing_only_the_inputs_of_layers_are_kept(method, length, model, tmp_path):
+    _hold(written(tmp_path, model, method, length, "bfloat16", training={"gradient_checkpointing": True}), length, tmp_path)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from jobs.training import regions, segment_attention
 from jobs.training.layout import GRID_WASTE, Segment, blocks_of
@@ -136,6 +137,42 @@ def test_segment_attention_equals_sdpa(window, places_at_once, kept_tokens, monk
     gradients = torch.autograd.grad(found, narrow, upstream)
     for one, other in zip(gradients, torch.autograd.grad(wanted, wide, upstream.double()), strict=True):
         assert _close(one, other)
+
+
+@pytest.fixture
+def _chunked(monkeypatch):
+    """Rows in several chunks, with shares that are kept and shares that are not."""
+    monkeypatch.setattr(segment_attention, "PLACES_AT_ONCE", 4)
+    monkeypatch.setattr(segment_attention, "KEPT_TOKENS", 8)
+
+
+def _attended() -> tuple[list[Tensor], Tensor]:
+    """Inputs of attention, and its result."""
+    segments = _segments()
+    tokens = segments[-1].stop
+    inputs = [_random(tokens, heads, 8, seed=seed).requires_grad_() for seed, heads in enumerate((4, 2, 2))]
+    return inputs, segment_attention.segment_attention(*inputs, blocks_of(segments), SCALE, None)
+
+
+def test_all_that_attention_keeps_can_be_taken_away():
+    """Through the hooks of saved tensors, as gradient checkpointing and offloading do: of zeros all gradients are zero."""
+    with torch.autograd.graph.saved_tensors_hooks(torch.zeros_like, lambda tensor: tensor):
+        inputs, found = _attended()
+    for gradient in torch.autograd.grad(found.square().sum(), inputs):
+        assert not gradient.any()
+
+
+@pytest.mark.usefixtures("_chunked")
+def test_checkpointed_attention_is_computed_twice_and_to_the_bit(monkeypatch):
+    inputs, plain = _attended()
+    wanted = torch.autograd.grad(plain.square().sum(), inputs)
+    calls, lay = [], regions.lay
+    monkeypatch.setattr(regions, "lay", lambda *given, **named: calls.append(len(given)) or lay(*given, **named))
+    inputs, found = checkpoint(_attended, use_reentrant=False)
+    blocks = len(calls)
+    gradients = torch.autograd.grad(found.square().sum(), inputs)
+    assert len(calls) == 2 * blocks == 2 * len(blocks_of(_segments()))
+    assert all(torch.equal(one, other) for one, other in zip(gradients, wanted, strict=True))
 
 
 def test_blocks_waste_little():
