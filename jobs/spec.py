@@ -99,7 +99,7 @@ class MethodSpec:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     id: str = "lora"
-    settings: dict[str, bool | int | float | str] = field(default_factory=dict)
+    settings: dict[str, bool | int | float | str | dict[str, int]] = field(default_factory=dict)
     adapters: list[str] = field(default_factory=list)
 
 

@@ -100,7 +100,7 @@ def _allowed(setting: Setting) -> str:
         return f"{setting.minimum:g} to {setting.maximum:g}"
     if setting.minimum is not None:
         return f"from {setting.minimum:g}"
-    return {"bool": "yes, no", "text": "text"}.get(setting.type, "any")
+    return {"bool": "yes, no", "text": "text", "ranks": "lines of `name: rank`"}.get(setting.type, "any")
 
 
 def _shown(value: bool | float | str) -> str:

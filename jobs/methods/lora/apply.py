@@ -8,8 +8,9 @@ from jobs.methods.lora.eva import RHO, principal_components, spread_ranks
 from jobs.methods.lora.layers import ADAPTER, lora_layers
 from jobs.methods.lora.loftq import correct_rounding
 from jobs.methods.lora.starts import MOVING, move_into_adapter
+from jobs.methods.ranks import ranks_of, read_ranks
 from jobs.methods.setup import Setup
-from jobs.methods.targets import target_names
+from jobs.methods.targets import setting_unfit, target_names
 from jobs.methods.tuning import adapted
 
 KEPT_RANK = "rank/"
@@ -18,20 +19,32 @@ KEPT_RANK = "rank/"
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """The model with a LoRA adapter, the base itself at step 0 (LoftQ: nearer to the base that is not quantised).
 
-    `settings`: `rank alpha dropout targets`, and what a preset adds: `start`, `scale` (rsLoRA, Kalajdzievski 2023, arXiv:2312.03732: s is
-    alpha / sqrt(rank)), `update` (DoRA, Liu et al. 2024, arXiv:2402.09353: the norm of each output's weights is trained apart from their
-    direction). The default start draws A from the seed; B is zero. Raises `UserError`.
+    `settings`: `rank alpha dropout targets`, and what a preset adds: `rank_pattern`, `start`, `scale` (rsLoRA, Kalajdzievski 2023,
+    arXiv:2312.03732: s is alpha / sqrt(rank)), `update` (DoRA, Liu et al. 2024, arXiv:2402.09353: the norm of each
+    output's weights is trained apart from their direction). The default start draws A from the seed; B is zero. Raises `UserError`.
     """
     names = target_names(model, settings["targets"], method="lora")
     start = settings.get("start", "default")
+    other = _other_ranks(names, settings)
     if start == "eva":
+        if other:
+            raise setting_unfit("lora", "rank_pattern", "must be empty with the start eva, which chooses the ranks of layers itself")
         return _eva(model, names, settings, setup)
-    model = adapted(model, _config(names, settings), setup, method="lora")
+    model = adapted(model, _config(names, settings, rank_pattern=other), setup, method="lora")
     if start in MOVING:
         move_into_adapter(model, start, setup)
     elif start == "loftq":
         correct_rounding(model, setup)
     return model
+
+
+def _other_ranks(names: list[str], settings: dict[str, Any]) -> dict[str, int]:
+    """The ranks of layers that have another than `rank`, by their full names. Raises `UserError("method_setting")`."""
+    try:
+        ranks = ranks_of(read_ranks(settings.get("rank_pattern", "")), names)
+    except ValueError as fault:
+        raise setting_unfit("lora", "rank_pattern", str(fault)) from None
+    return {name: rank for name, rank in ranks.items() if rank != settings["rank"]}
 
 
 def _config(names: list[str], settings: dict[str, Any], **given: Any) -> Any:

@@ -61,8 +61,8 @@ class LoraHooks(Hooks):
     def remark(self) -> str:
         """What the model card says of the form of the adapter."""
         if self.start in MOVING:
-            doubled = 2 * int(self.settings["rank"])
-            return f"Its start ({self.start}) is taken out of it: saved as a plain LoRA of rank {doubled}, it goes upon the base as it is."
+            doubled = "twice the ranks" if self.settings.get("rank_pattern") else f"rank {2 * int(self.settings['rank'])}"
+            return f"Its start ({self.start}) is taken out of it: saved as a plain LoRA of {doubled}, it goes upon the base as it is."
         if self.start == "loftq":
             return "Its start makes up for the base's rounding to NF4: it goes upon the 4-bit base, and not upon the 16-bit weights."
         return ""
@@ -93,7 +93,13 @@ def subtract_start(folder: Path, started: Mapping[str, Factors]) -> None:
         tensors[f"{place}.lora_A.weight"] = torch.cat((tensors[f"{place}.lora_A.weight"], down.cpu()), dim=0)
         tensors[f"{place}.lora_B.weight"] = torch.cat((tensors[f"{place}.lora_B.weight"], -up.cpu()), dim=1)
     save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
-    _change_config(folder, lambda config: {"r": 2 * config["r"], "lora_alpha": 2 * config["lora_alpha"]})
+    _change_config(folder, _doubled)
+
+
+def _doubled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The ranks of such an adapter, and the alpha that leaves every layer's scale as it was."""
+    others = {name: 2 * rank for name, rank in config["rank_pattern"].items()}
+    return {"r": 2 * config["r"], "lora_alpha": 2 * config["lora_alpha"], "rank_pattern": others}
 
 
 def _change_config(folder: Path, changes: Any) -> None:
