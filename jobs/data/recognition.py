@@ -49,7 +49,8 @@ def _mapping_of(task: Task, source: Source, rows: list[Row]) -> Mapping | None:
 def preview(
     path: Path, mapping: Mapping | None, *, rows: int = SAMPLE_ROWS, skip: int = 0, suffix: str = "", limits: Limits | None = None
 ) -> dict[str, Any]:
-    """Rows `skip` to `skip + rows` as they will be trained on: `parts` (role, content, trained) or the `problem` of each.
+    """Rows `skip` to `skip + rows` as they will be trained on: `parts` (role, content, trained; of a context with answers `marks`, their
+    [start, end] within the content) or the `problem` of each.
 
     `end` says that the file has no more rows. Raises `UserError` where the file or the mapping cannot be used.
     """
@@ -66,12 +67,23 @@ def preview(
         shown.append(
             {
                 "line": item.line,
-                "parts": [part | {"content": _cut(part["content"])} for part in parts(record)],
+                "parts": [_shortened(part) for part in parts(record)],
                 "label": record.get("label"),
                 "warnings": [warning.to_json() for warning in warnings],
             }
         )
     return {"mapping": mapping_to_json(mapping), "numbers_count": source.unit, "rows": shown, "end": len(items) <= rows}
+
+
+def _shortened(part: dict[str, Any]) -> dict[str, Any]:
+    """A part small enough for a page. Of a long context, so much around its first answer: what is marked must be seen."""
+    text, marks = part["content"], part.get("marks")
+    if not marks or len(text) <= SHOWN_CHARACTERS:
+        return part | {"content": _cut(text)}
+    first = max(0, min(marks[0][0] - SHOWN_CHARACTERS // 2, len(text) - SHOWN_CHARACTERS))
+    last, before = first + SHOWN_CHARACTERS, "… " if first else ""
+    within = [[start - first + len(before), min(end, last) - first + len(before)] for start, end in marks if first <= start < last]
+    return part | {"content": f"{before}{text[first:last]}… ({len(text):,} characters)", "marks": within}
 
 
 def _cut(text: str) -> str:

@@ -198,16 +198,20 @@ _SHAPES: dict[Task, Callable[[Record], Record]] = {
 
 
 def parts(record: Record) -> list[dict[str, Any]] | None:
-    """A record of one of these shapes as what is shown of it (`jobs.data.convert.parts`); None where it is one for writing."""
-    answers: list[str]
-    if "answers" in record:
-        names, answers = ("context", "question"), [answer["text"] for answer in record["answers"]]
-    elif "question" in record:
-        names, answers = ("context", "question"), [record["choices"][record["answer"]]]
+    """A record of one of these shapes as what is shown of it (`jobs.data.convert.parts`); None where it is one for writing.
+
+    A context with answers has `marks`, the characters of each as [start, end]; of choices the right one is the trained one.
+    """
+    answers: list[str] = []
+    if "answers" in record or ("choices" in record and "question" in record):
+        names, answers = ("context", "question"), [answer["text"] for answer in record.get("answers", ())]
     elif "text" in record and ("label" in record or "number" in record):
         names, answers = ("text", "text_b"), [str(record["label"] if "label" in record else f"{record['number']:g}")]
     else:
         return None
-    given = [{"role": name, "content": record[name], "trained": False} for name in names if name in record]
-    given += [{"role": "choice", "content": text, "trained": False} for text in record.get("choices", ())]
-    return given + [{"role": "answer", "content": text, "trained": True} for text in answers]
+    shown = [{"role": name, "content": record[name], "trained": False} for name in names if name in record]
+    if "answers" in record:
+        shown[0]["marks"] = [[one["answer_start"], one["answer_start"] + len(one["text"])] for one in record["answers"]]
+    choices = enumerate(record.get("choices", ()))
+    shown += [{"role": "choice", "content": text, "trained": number == record["answer"]} for number, text in choices]
+    return shown + [{"role": "answer", "content": text, "trained": True} for text in answers]

@@ -4,8 +4,7 @@ const form = document.getElementById("mapping");
 function showLayout() {
   const chosen = form.elements.format.value;
   for (const part of form.querySelectorAll("[data-layout]")) part.hidden = part.dataset.layout !== chosen;
-  const instruction = form.elements.instruction.closest(".field");
-  instruction.hidden = chosen === "text";
+  form.elements.instruction.closest(".field").hidden = !form.querySelector("[data-layout]:not([hidden])[data-instruction]");
 }
 
 if (form) {

@@ -11,10 +11,10 @@ from django.http import QueryDict
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from jobs.data.formats import FIELDS, KEYS_WITHIN, check_mapping
+from jobs.data.formats import FIELDS, KEYS_WITHIN, NO_INSTRUCTION, check_mapping
 from jobs.errors import UserError
 from jobs.spec import Format, Mapping
-from webapp.datasets.mapping import FIELD_NAMES, LAYOUTS, columns_of, recognised_mapping
+from webapp.datasets.mapping import FIELD_NAMES, LAYOUTS, columns_of, mappings_of, recognised_mapping
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.services.create_dataset import SPLITS
 from webapp.datasets.services.start_validation import Choices
@@ -108,17 +108,17 @@ class MappingForm(forms.Form):
         )
 
     def layouts(self) -> Iterator[dict[str, Any]]:
-        """For the template: each layout with its words and fields."""
+        """For the template: each layout with its words and fields, and whether it takes an instruction."""
         for layout, words in LAYOUTS.items():
             fields: list[BoundField] = [self[name] for name in self.fields if name.startswith(f"{layout}.")]
-            yield {"id": layout, "words": words, "fields": fields}
+            yield {"id": layout, "words": words, "fields": fields, "instruction": layout not in NO_INSTRUCTION}
 
     def mapping(self) -> Mapping:
         """The mapping of a form whose fields are valid. Raises `UserError("mapping_invalid")`."""
         layout = cast("Format", self.cleaned_data["format"])
         names = (*FIELDS[layout][0], *FIELDS[layout][1])
         columns = {field: self.cleaned_data.get(f"{layout}.{field}") or "" for field in names}
-        instruction = "" if layout == "text" else self.cleaned_data["instruction"].strip()
+        instruction = "" if layout in NO_INSTRUCTION else self.cleaned_data["instruction"].strip()
         return Mapping(layout, {field: column for field, column in columns.items() if column}, instruction)
 
     def clean(self) -> dict[str, Any]:
@@ -153,8 +153,7 @@ def _initial(version: DatasetVersion) -> dict[str, Any]:
         "skip_bad_rows": version.skip_bad_rows,
     }
     initial |= {f"{layout}.{key}": value for layout in LAYOUTS for key, value in KEY_DEFAULTS.items() if key in FIELDS[layout][1]}
-    for suggestion in reversed(version.sniffed.get("suggestions") or []):
-        body = suggestion["mapping"]
+    for body in reversed(mappings_of(version)):
         initial |= {f"{body['format']}.{field}": column for field, column in body["columns"].items()}
     mapping = recognised_mapping(version)
     if mapping is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from jobs.data.formats import mapping_from_json
+from jobs.data.formats import CERTAIN_ENOUGH, mapping_from_json
 from jobs.errors import UserError
 from jobs.spec import Format, Mapping
 from webapp.datasets.models import DatasetVersion
@@ -34,6 +35,20 @@ LAYOUTS: dict[Format, Words] = {
     "prompt_completion": Words(_("Prompt and completion"), _("A column of prompts and a column of what follows.")),
     "classification": Words(_("Text with label"), _("A column of texts and a column of labels: the model answers with the label.")),
     "text": Words(_("Plain text"), _("One column of text; the model learns to write more of it.")),
+    "sequence_classification": Words(
+        _("Text or pair with label, to classify"),
+        _("A column of texts, perhaps a second one, and a column of labels: a head tells them apart."),
+    ),
+    "regression": Words(
+        _("Text or pair with number"), _("A column of texts, perhaps a second one, and a column of numbers, such as ratings.")
+    ),
+    "question_answering": Words(
+        _("Question, context and answers"),
+        _("As SQuAD writes it: each answer is words of the context, with the character at which it begins."),
+    ),
+    "multiple_choice": Words(
+        _("Question with choices"), _("A column of questions, one of lists of choices, and one that says which is right.")
+    ),
 }
 FIELD_NAMES: dict[str, Text] = {
     "messages": _("Messages"),
@@ -49,13 +64,43 @@ FIELD_NAMES: dict[str, Text] = {
     "text": _("Text"),
     "label": _("Label"),
     "choices": _("Choices (a list of answers, the right one among them)"),
+    "text_b": _("Second text"),
+    "number": _("Number"),
+    "question": _("Question"),
+    "context": _("Context"),
+    "answers": _("Answers (text and answer_start)"),
+    "answer": _("Right choice (its number from 0, letter or text)"),
 }
 
 
 def recognised_mapping(version: DatasetVersion) -> Mapping | None:
     """What the form starts with: the version's own mapping, else the likeliest of those recognised, None where there is none."""
+    return mapping_from_json(version.mapping or next(iter(mappings_of(version)), None))
+
+
+def mappings_of(version: DatasetVersion) -> list[dict[str, Any]]:
+    """The mappings that were recognised, as JSON, the likeliest first.
+
+    That of a task other than writing comes first where it takes up more columns than the likeliest for writing (a second text, a context,
+    a number would else be left out without a word), or where that one is a mere guess. Else rows for writing serve the task as well.
+    """
     suggestions = version.sniffed.get("suggestions") or []
-    return mapping_from_json(version.mapping or (suggestions[0]["mapping"] if suggestions else None))
+    writing = [each["mapping"] for each in suggestions]
+    used = max((len(each["mapping"]["columns"]) for each in suggestions[:1] if each["confidence"] >= CERTAIN_ENOUGH), default=0)
+    tasks = sorted((version.sniffed.get("tasks") or {}).values(), key=lambda mapping: -len(mapping["columns"]))
+    return sorted([*writing, *tasks], key=lambda mapping: mapping not in tasks or len(mapping["columns"]) <= used)
+
+
+def suggestion(version: DatasetVersion) -> dict[str, Any] | None:
+    """Of the mapping that was recognised as the likeliest: `reason` as a clause and `warnings`; None where there is none."""
+    best = next(iter(mappings_of(version)), None)
+    if best is None:
+        return None
+    for known in version.sniffed.get("suggestions") or []:
+        if known["mapping"] == best:
+            return dict(known)
+    columns = ", ".join(f"'{column}'" for column in best["columns"].values())
+    return {"reason": gettext("the columns %(columns)s are those of this layout") % {"columns": columns}, "warnings": []}
 
 
 def suggested_mapping(version: DatasetVersion) -> Mapping:

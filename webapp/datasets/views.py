@@ -18,7 +18,7 @@ from webapp.accounts.access import enter, get_team, signed_in
 from webapp.accounts.models import Team
 from webapp.datasets.access import get_dataset, get_version
 from webapp.datasets.forms import DatasetForm, FilesForm, MappingForm
-from webapp.datasets.mapping import LAYOUTS, recognised_mapping
+from webapp.datasets.mapping import LAYOUTS, recognised_mapping, suggestion
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.services.create_dataset import SPLITS, add_version, create_dataset
 from webapp.datasets.services.preview import preview as preview_rows
@@ -153,6 +153,7 @@ def _version_page(
         context["layout"] = LAYOUTS[row.mapping["format"]].name
     if row.state in OPEN:
         context["form"] = form or MappingForm(version=row)
+        context["suggestion"] = suggestion(row)
         context["preview"] = preview if preview is not None else _preview(row, recognised_mapping(row), 0)
     return render(request, "datasets/version.html", context, status=status)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobs.data.formats import FIELDS, recognise
-from jobs.data.recognition import preview, sniff
+from jobs.data.recognition import SHOWN_CHARACTERS, preview, sniff
 from jobs.data.records import read_records
 from jobs.data.task_recognition import own_mapping
 from jobs.data.task_rows import LAYOUTS
@@ -160,3 +160,32 @@ def test_a_version_of_such_rows_is_checked_written_and_read_again(tmp_path):
     assert again[0]["answers"] == [{"text": "old harbour", "answer_start": 21}]
     shown = preview(source, mapping)["rows"][0]["parts"]
     assert [(part["role"], part["trained"]) for part in shown] == [("context", False), ("question", False), ("answer", True)]
+
+
+def shown_parts(folder: Path, task: Task, row: dict[str, Any]) -> list[dict[str, Any]]:
+    mapping = own_mapping(task, list(row))
+    assert mapping is not None
+    (shown,) = preview(write(folder, row), mapping)["rows"]
+    return list(shown["parts"])
+
+
+def test_the_preview_marks_answers_in_their_context_and_the_right_choice(tmp_path):
+    context = shown_parts(tmp_path, "question_answering", SQUAD)[0]
+    assert [context["content"][slice(*mark)] for mark in context["marks"]] == ["old harbour"]
+    row = {"question": "Which?", "choices": ["red", "blue"], "answer": "B"}
+    assert [(part["role"], part["content"], part["trained"]) for part in shown_parts(tmp_path, "multiple_choice", row)] == [
+        ("question", "Which?", False), ("choice", "red", False), ("choice", "blue", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [0, 1500, 6000, 11_980])
+def test_of_a_long_context_so_much_is_shown_as_stands_around_the_answer(tmp_path, place):
+    long = f"{'zz ' * (place // 3)}old harbour{' yy' * ((12_000 - place) // 3)}"
+    start = long.index("old harbour")
+    answers = {"text": ["old harbour", "yy"], "answer_start": [start, long.rindex("yy")]} if place == 0 else {**SQUAD["answers"]}
+    row = {**SQUAD, "context": long, "answers": {**answers, "answer_start": [start, *answers["answer_start"][1:]]}}
+    context = shown_parts(tmp_path, "question_answering", row)[0]
+    assert [context["content"][slice(*mark)] for mark in context["marks"]] == ["old harbour"]
+    assert len(context["content"]) < SHOWN_CHARACTERS + 40
+    assert context["content"].startswith("… ") == (place > 2000)
+    assert context["content"].endswith(f"… ({len(long):,} characters)")
