@@ -53,13 +53,7 @@ class CausalLm(Work):
         """Perplexity and token accuracy."""
         return token_figures(found)
 
-    def evaluate(
-        self,
-        runner: Forward,
-        held: Held,
-        spec: EvaluationSpec,
-        progress: Progress,
-    ) -> dict[str, Any]:
+    def evaluate(self, runner: Forward, held: Held, spec: EvaluationSpec, progress: Progress) -> dict[str, Any]:
         """Loss over all rows; what it finds likely, and what it writes, over some (`jobs.evaluation.evaluate`)."""
         found = evaluate(
             runner.model,

@@ -27,13 +27,7 @@ class JudgingWork(HeadWork):
     def shown(self, record: Record) -> str:
         """What stands before the answer, as a reader of samples sees it."""
 
-    def evaluate(
-        self,
-        runner: TaskForward,
-        held: Held,
-        spec: EvaluationSpec,
-        progress: Progress,
-    ) -> dict[str, Any]:
+    def evaluate(self, runner: TaskForward, held: Held, spec: EvaluationSpec, progress: Progress) -> dict[str, Any]:
         """Every held-out row is read once; what is counted as rows are the answers."""
         started = time.monotonic()
         measured = runner.logits(held.rows.rows, progress)

@@ -111,13 +111,7 @@ class Seq2SeqLm(HeadWork):
         """As for writing."""
         return token_figures(found)
 
-    def evaluate(
-        self,
-        runner: TaskForward,
-        held: Held,
-        spec: EvaluationSpec,
-        progress: Progress,
-    ) -> dict[str, Any]:
+    def evaluate(self, runner: TaskForward, held: Held, spec: EvaluationSpec, progress: Progress) -> dict[str, Any]:
         """All rows by their tokens; `spec.rows` of them, evenly spread, by what the model writes."""
         started = time.monotonic()
         records, held_out = held.records, held.rows

@@ -112,13 +112,7 @@ class Work(ABC):
         """Of an `eval` event in the middle of the training: what differs from nulls and an empty `metrics`."""
 
     @abstractmethod
-    def evaluate(
-        self,
-        runner: Any,
-        held: Held,
-        spec: EvaluationSpec,
-        progress: Progress,
-    ) -> dict[str, Any]:
+    def evaluate(self, runner: Any, held: Held, spec: EvaluationSpec, progress: Progress) -> dict[str, Any]:
         """The data of an `eval` event less `step epoch split model`, and `samples`: the data of `sample` events less `step model`.
 
         Called in the arithmetic of the run.
