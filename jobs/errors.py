@@ -218,7 +218,7 @@ CATALOGUE: dict[str, ErrorText] = {
     "composition_unfit": ErrorText("These adapters cannot be combined: {reason}.", "{instead}"),
     "method_cannot": ErrorText("{method} cannot train this model: {reason}.", "{instead}"),
     "resume_mismatch": ErrorText(
-        "The checkpoint {path} belongs to another run: its {what} differs.", "Resume with the spec and the data that it was made with."
+        "The checkpoint {path} belongs to another run: not the same {what}.", "Resume with the spec and the data that it was made with."
     ),
     # -- what happens while it runs ------------------------------------------------------------------------------
     "nonfinite": ErrorText(
@@ -271,6 +271,9 @@ CATALOGUE: dict[str, ErrorText] = {
     "run_state": ErrorText("{action} is not possible: the run is {state}.", "Reload the page to see what is."),
     "dataset_not_ready": ErrorText("The dataset {name} is not ready to be trained on.", "Validate it first, or choose another."),
     "model_not_ready": ErrorText("The base model {name} is not ready.", "Wait until it is downloaded, or choose another."),
+    "no_worker": ErrorText(
+        "No worker for trainings has been seen, so that nothing is known of its memory.", "Start one (`make run` does), then ask again."
+    ),
     "internal": ErrorText("Something in Graft failed: {reason}.", "The log names the place; please report it.", ExitCode.INTERNAL),
 }
 

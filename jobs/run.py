@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from jobs.spec import RunSpec
 from jobs.tasks.registry import make_work
 from jobs.tasks.work import Means, Rows, Work
 from jobs.training import checkpoint
+from jobs.training.fingerprint import fingerprint
 from jobs.training.libraries import Libraries
 from jobs.training.loop import Trainer
 from jobs.training.order import Order
@@ -80,6 +80,11 @@ class Session:
     def torch_device(self) -> str:
         """The device in torch's words."""
         return torch_name(self.device)
+
+    @property
+    def device_facts(self) -> dict[str, Any]:
+        """What a plan says of the device."""
+        return {key: value for key, value in self.device.items() if key in ("kind", "name", "memory_bytes", "threads")}
 
     def phase(self, name: str, total: int | None, unit: str) -> Callable[[int], None]:
         """Opens a phase and returns what tells of its progress. That raises `GraftError("preempted")` where the run is wanted to end."""
@@ -165,6 +170,7 @@ def _setup(session: Session, encoded: EncodedSets, tokenizer: Any, resume: Seque
     """What the method is told of the run."""
     spec, rows = session.spec, encoded.train.rows
     order = Order(len(rows), spec.training.micro_batch, spec.training.gradient_accumulation, spec.seed)
+    adapters = tuple(unpack(Path(path), session.out / ".adapters" / str(number)) for number, path in enumerate(spec.method.adapters))
     return Setup(
         seed=spec.seed,
         task=spec.task,
@@ -172,19 +178,19 @@ def _setup(session: Session, encoded: EncodedSets, tokenizer: Any, resume: Seque
         rows=rows,
         tokenizer=tokenizer,
         heads=heads,
-        adapters=tuple(unpack(Path(path), session.out / ".adapters" / str(number)) for number, path in enumerate(spec.method.adapters)),
+        adapters=adapters,
         base_folder=Path(spec.model.path),
-        kept=_kept(session, encoded, resume),
+        kept=_kept(fingerprint(spec, rows, adapters), [session.out, *resume]),
         progress=_start_progress(session),
     )
 
 
-def _kept(session: Session, encoded: EncodedSets, resume: Sequence[Path]) -> dict[str, torch.Tensor]:
+def _kept(mine: dict[str, Any], folders: Sequence[Path]) -> dict[str, torch.Tensor]:
     """What the method left in the checkpoint that the run goes on from. Raises `UserError("resume_mismatch")`."""
-    path = checkpoint.newest([session.out, *resume])
+    path = checkpoint.newest(folders)
     if path is None:
         return {}
-    checkpoint.require_same_run(path, checkpoint.read_state(path), _fingerprint(session.spec, encoded))
+    checkpoint.require_same_run(path, checkpoint.read_state(path), mine)
     return checkpoint.read_method(path)
 
 
@@ -236,28 +242,13 @@ def _trainer(session: Session, model: Any, setup: Setup, encoded: EncodedSets) -
         out=session.out,
         emit=session.emit,
         stop=session.stop,
-        fingerprint=_fingerprint(spec, encoded),
+        fingerprint=fingerprint(spec, encoded.train.rows, setup.adapters),
         engine=spec.engine,
         rate_of=partial(session.method.rate_factor, session.settings),
         libraries=libraries,
         hooks=make_hooks(session.method, model, session.settings, setup),
         figures=session.work.figures,
     )
-
-
-def _fingerprint(spec: RunSpec, encoded: EncodedSets) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be continued."""
-    training = asdict(spec.training)
-    digest = hashlib.sha256()
-    for row in encoded.train.rows:
-        digest.update(row.content)
-    return {
-        "task": spec.task,
-        "method": asdict(spec.method),
-        "training": {key: value for key, value in training.items() if not key.endswith("_every_steps")},
-        "seed": spec.seed,
-        "rows": digest.hexdigest(),
-    }
 
 
 def _restore(trainer: Trainer, resume: Sequence[Path]) -> str | None:
@@ -292,7 +283,7 @@ def _plan(session: Session, trainer: Trainer, encoded: EncodedSets, start: str |
         "max_length": encoded.train.max_length,
         "precision": session.precision,
         "batching": "packed" if trainer.forward.packs else "padded",
-        "device": {key: value for key, value in session.device.items() if key in ("kind", "name", "memory_bytes", "threads")},
+        "device": session.device_facts,
     }
 
 

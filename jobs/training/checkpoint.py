@@ -22,6 +22,7 @@ from torch import Tensor
 
 from jobs.durable import fsync_file, fsync_folder
 from jobs.errors import GraftError, UserError
+from jobs.training.fingerprint import kept_fingerprint
 
 MANIFEST = "MANIFEST.json"
 KEPT = 2
@@ -179,7 +180,7 @@ def _seal(path: Path) -> dict[str, Any]:
 
 def require_same_run(path: Path, state: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:
     """Raises `UserError("resume_mismatch")` that names the first thing in which a checkpoint's run differs from this one."""
-    found = state.get("fingerprint", {})
+    found = kept_fingerprint(state)
     for name, value in fingerprint.items():
         if found.get(name) != value:
             raise UserError("resume_mismatch", path=path, what=name)

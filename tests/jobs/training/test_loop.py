@@ -152,6 +152,6 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     trainer, _ = make_trainer(make_model("llama"), make_rows(), tmp_path, short(SPEC, 2))
     trainer.run()
     other, _ = make_trainer(make_model("llama"), make_rows(), tmp_path / "other", short(SPEC, 2), fingerprint={"seed": 4})
-    with pytest.raises(UserError, match="its seed differs"):
+    with pytest.raises(UserError, match="not the same seed"):
         other.restore(checkpoint.newest([tmp_path]))
     assert other.progress.step == 0
