@@ -27,6 +27,7 @@ from benchmarks.methods_study import accuracy
 from benchmarks.peers import ROOT
 from benchmarks.training import machine, sample_model
 from benchmarks.workloads import BATCH, gsm8k_record, write_splits
+from jobs.analysis.defaults import FILE
 from jobs.data.encoding import Record
 from jobs.events import read_events
 
@@ -111,9 +112,8 @@ def train(study: Study, task: str, rank: int, seed: int, folder: Path) -> Outcom
 def analyse(study: Study, task: str, folder: Path) -> Suggestion:
     """The analysis of a task's rows, at the defaults of the command."""
     with tempfile.TemporaryDirectory(prefix="graft-study-") as name:
-        out = Path(name) / "analysis.json"
-        _command("analyse", spec_of(study, folder, 16, 0), "--bits", "", "--out", str(out))
-        found = json.loads(out.read_text(encoding="utf-8"))
+        _command("analyse", spec_of(study, folder, 16, 0), "--bits", "", "--out", name)
+        found = json.loads((Path(name) / FILE).read_text(encoding="utf-8"))
     spectrum = found["spectrum"]
     return Suggestion(task, spectrum["suggested_rank"], spectrum["suggested_rank_is_at_least"], found["seconds"])
 

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m jobs", description="Graft's engine.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = argv[0] if argv and argv[0] in COMMANDS else None
-    if asked in ("train", "standby", "compose"):
+    if asked in ("train", "standby", "compose", "analyse"):
         # numpy's OpenBLAS starts its threads at import. Training computes with torch's, and a process that waits has none.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for name, module_name in COMMANDS.items():

@@ -6,7 +6,7 @@ are written as null, with `"nonfinite": true` beside them, since JSON has no NaN
 
 The data of each kind (all sizes in bytes, all times in seconds):
 
-- `phase`: `name` (one of `PHASES`), `done`, `total` (or null), `unit` (`rows`, `bytes`, `tensors`, `steps`)
+- `phase`: `name` (one of `PHASES`), `done`, `total` (or null), `unit` (`rows`, `bytes`, `tensors`, `steps`, `batches`, `widths`)
 - `plan`: what will be done: `total_steps epochs steps_per_epoch start_step resumed_from train_rows validation_rows test_rows
   train_tokens label_tokens cut_rows trainable_parameters total_parameters micro_batch gradient_accumulation effective_batch
   max_length precision batching device` (`device`: `kind name memory_bytes threads`)
@@ -26,10 +26,12 @@ The data of each kind (all sizes in bytes, all times in seconds):
   column, counted from 0) with `scores` of three digits, the highest first; `mean` is that of all `k`, `replaced` the share of slots whose
   block is another than at the start. Where a model has more than 12,000 selected blocks, each module shows its best ones alone.
   `composition`: `facts`, what was made of what: `combination`, its settings, `adapter 1` ... with their weights, and `modules rank lost`
-  (the share of the updates' norm that cutting them to a rank left out) or, of blocks, `blocks conflicts conflict_share`
+  (the share of the updates' norm that cutting them to a rank left out) or, of blocks, `blocks conflicts conflict_share`.
+  `analysis`: the object of docs/advice.md with floats of four digits and without singular values; each layer has besides
+  `relative_error`, by bits
 - `checkpoint`: `step path bytes seconds best`; `path` is relative to the run's output folder
-- `artifact`: `name kind path bytes sha256 files details`; `kind` is `adapter`, `merged`, `model`; `files` lists what the zip holds
-  (`name bytes sha256 offset`, the offset of the stored bytes within the zip), `details` the facts of the exported weights:
+- `artifact`: `name kind path bytes sha256 files details`; `kind` is `adapter`, `merged`, `model`, `analysis`; `files` lists what the zip
+  holds (`name bytes sha256 offset`, the offset of the stored bytes within the zip), `details` the facts of the exported weights:
   `stored_dtype`, how far their logits are from the trained model's, what was measured on them
 - `warning`: `code message remedy`
 - `finished`: `outcome` (`succeeded`, `preempted`, `failed`), `step`, and where it failed `code message remedy where`
@@ -51,7 +53,7 @@ FSYNC_SECONDS = 1.0
 
 Kind = Literal["phase", "plan", "step", "eval", "sample", "log", "method", "checkpoint", "artifact", "warning", "finished"]
 KINDS: tuple[str, ...] = get_args(Kind)
-PHASES = ("downloading", "loading", "tokenizing", "training", "evaluating", "merging", "saving")
+PHASES = ("downloading", "loading", "tokenizing", "training", "evaluating", "analysing", "comparing", "merging", "saving")
 # The figures of an `eval` event where none was measured.
 NOTHING_MEASURED: dict[str, Any] = {
     "loss": None,

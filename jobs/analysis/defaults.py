@@ -6,3 +6,6 @@ BATCHES = 6
 DIRECTIONS = 64
 # Widths of the base.
 BITS = (16, 8, 4)
+# The `method` event that tells what was found, and the file with all of it.
+EVENT = "analysis"
+FILE = "analysis.json"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from statistics import median
 from typing import Any
 
 # Ranks that are suggested: those in use, each twice the last.
@@ -41,6 +43,11 @@ class LayerSpectrum:
     def captured(self) -> float:
         """The share of the energy that the known singular values hold."""
         return min(1.0, sum(value * value for value in self.singular_values) / self.energy) if self.energy else 1.0
+
+    def held(self) -> list[float]:
+        """The share of the energy that the first 1, 2, ... directions hold, as many as are known; all of it where there is no gradient."""
+        energies = accumulate(value * value for value in self.singular_values)
+        return [min(1.0, energy / self.energy) if self.energy else 1.0 for energy in energies]
 
     def effective_rank(self, share: float) -> int | None:
         """The least number of directions that hold `share` of the energy; None where it is more than are known, 0 without a gradient."""
@@ -106,7 +113,7 @@ def spread_ranks(layers: Sequence[LayerSpectrum], rank: int) -> dict[str, int]:
 
 def by_module(layers: Sequence[LayerSpectrum]) -> dict[str, dict[str, Any]]:
     """For each kind of module, over its layers: least, median and largest effective rank at each share, unknown ones counted as one more
-    than is known.
+    than is known; and `held`, the median share of the energy that the first 1, 2, ... directions hold.
     """
     found: dict[str, dict[str, Any]] = {}
     for module in dict.fromkeys(layer.module for layer in layers):
@@ -116,4 +123,5 @@ def by_module(layers: Sequence[LayerSpectrum]) -> dict[str, dict[str, Any]]:
             known = (layer.effective_rank(share) for layer in same)
             ranks = sorted(len(layer.singular_values) + 1 if rank is None else rank for layer, rank in zip(same, known, strict=True))
             found[module][f"effective_rank_{round(100 * share)}"] = [ranks[0], ranks[len(ranks) // 2], ranks[-1]]
+        found[module]["held"] = [median(shares) for shares in zip(*(layer.held() for layer in same), strict=False)]
     return found

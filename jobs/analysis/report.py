@@ -27,7 +27,8 @@ MOST_RANK = 128
 # Below this rise of the loss before training, 4 bits lose nothing that is worth a higher rank.
 HARMLESS_RISE = 0.01
 
-Progress = Callable[[str, int, int], None]
+# Of the name of a phase, what is done of it, the total or None, and the unit: as in a `phase` event (`jobs.events`).
+Tell = Callable[[str, int, int | None, str], None]
 
 
 def analyse(
@@ -37,13 +38,15 @@ def analyse(
     batches: int = BATCHES,
     directions: int = DIRECTIONS,
     bits: Sequence[int] = BITS,
-    progress: Progress = lambda _phase, _done, _total: None,
+    tell: Tell = lambda _phase, _done, _total, _unit: None,
 ) -> dict[str, Any]:
-    """What the base and the rows of `spec` say; `bits` none leaves the comparison of widths out. Raises `UserError`."""
+    """What the base and the rows of `spec` say; `bits` none leaves widths uncompared. Raises `UserError`, and what `tell` does."""
     started, device = time.monotonic(), probe()
     torch.set_num_threads(device["threads"])
-    subject = Subject.open(spec, cache)
-    spectrum = _spectrum(subject, batches, directions, lambda done, total: progress("spectrum", done, total))
+    tell("tokenizing", 0, None, "rows")
+    subject = Subject.open(spec, cache, lambda done: tell("tokenizing", done, None, "rows"))
+    tell("loading", 0, None, "tensors")
+    spectrum = _spectrum(subject, batches, directions, lambda done, total: tell("analysing", done, total, "batches"))
     body: dict[str, Any] = {
         "version": VERSION,
         "model": spec.model.name or spec.model.path,
@@ -56,7 +59,8 @@ def analyse(
         "bits": None,
     }
     if bits:
-        widths = measure_bits(subject, tuple(bits), lambda done, total: progress("bits", done, total))
+        tell("comparing", 0, len(bits), "widths")
+        widths = measure_bits(subject, tuple(bits), lambda done, total: tell("comparing", done, total, "widths"))
         body["bits"] = {"widths": [width.to_json() for width in widths], "advice": advise_bits(widths, spectrum["suggested_rank"])}
     return body | {"seconds": time.monotonic() - started, "peak_bytes": _peak(device["kind"])}
 
@@ -106,6 +110,30 @@ def advise_bits(widths: Sequence[Width], rank: int) -> list[dict[str, Any]]:
         repaired = width.repaired.get(advised)
         found.append({"bits": width.bits, "loss_rise": rise, "rank": advised, "error_repaired_at_most": repaired})
     return found
+
+
+def brief(found: dict[str, Any]) -> dict[str, Any]:
+    """An analysis without its singular values, floats cut to four digits, each layer with what fewer bits do to it: small enough for an
+    event, and all that a page shows.
+    """
+    widths = (found["bits"] or {}).get("widths", ())
+    errors = {width["bits"]: {layer["name"]: layer["relative_error"] for layer in width["layers"]} for width in widths}
+    layers = [
+        {key: value for key, value in layer.items() if key != "singular_values"}
+        | {"relative_error": {str(bits): by_name[layer["name"]] for bits, by_name in errors.items() if layer["name"] in by_name}}
+        for layer in found["spectrum"]["layers"]
+    ]
+    bits = found["bits"] and {**found["bits"], "widths": [{key: width[key] for key in width if key != "layers"} for width in widths]}
+    short: dict[str, Any] = _short({**found, "spectrum": {**found["spectrum"], "layers": layers}, "bits": bits})
+    return short
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {str(key): _short(item) for key, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _peak(kind: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,13 @@ class Subject:
     bits: int
 
     @classmethod
-    def open(cls, spec: RunSpec, cache: TokenCache) -> Subject:
-        """Reads and tokenises the rows. Raises `UserError` for what a run would refuse."""
+    def open(cls, spec: RunSpec, cache: TokenCache, report: Callable[[int], None] = lambda _done: None) -> Subject:
+        """Reads and tokenises the rows, of which `report` gets the number so far. Raises `UserError` for what a run would refuse."""
         found, method = probe(), get_method(spec.method.id)
         bits = method.base_bits(method.resolve(dict(spec.method.settings)))
         architecture, work = require_task(Path(spec.model.path), spec.task), make_work(spec.task)
         tokenizer = load_tokenizer(Path(spec.model.path), writes=work.needs_end)
-        rows = work.read(spec, tokenizer, architecture=architecture, cache=cache, report=lambda _done: None)
+        rows = work.read(spec, tokenizer, architecture=architecture, cache=cache, report=report)
         return cls(spec, work, rows, tokenizer, choose_precision(spec.training.precision, found), torch_name(found), bits)
 
     def load(self, bits: int) -> Loaded:

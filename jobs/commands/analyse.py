@@ -3,50 +3,61 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from jobs.analysis.defaults import BATCHES, BITS, DIRECTIONS
-from jobs.cache import cache_folder
-from jobs.data.token_cache import LIMIT_BYTES, TokenCache
+from jobs.commands.train import add_child_arguments, carry_out
+from jobs.data.token_cache import TokenCache
 from jobs.errors import UserError
+from jobs.imports import import_engine, leave_out_bitsandbytes
+from jobs.methods.registry import get_method
 from jobs.spec import load_spec
 
 HELP = "measure which rank and which bits of the base suit a run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The spec, how much is looked at, and where the result goes."""
-    tokens = cache_folder() / "tokens"
-    parser.add_argument("spec", type=Path, help="the run's spec, a JSON file")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the whole analysis, with the curve of every layer")
+    """Those of every supervised program, and how much is looked at."""
+    add_child_arguments(parser)
     parser.add_argument("--batches", type=int, default=BATCHES, metavar="N", help="mini-batches to look at (%(default)s)")
     parser.add_argument("--directions", type=int, default=DIRECTIONS, metavar="K", help="singular values of a layer (%(default)s)")
     parser.add_argument(
         "--bits", default=",".join(map(str, BITS)), metavar="LIST", help="widths of the base to compare (%(default)s); empty for none"
     )
-    parser.add_argument("--token-cache", type=Path, default=tokens, metavar="DIR", help="where token ids are kept (%(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the analysis: for a person in a table, with `--json` whole."""
-    from jobs.commands.train import prepare_environment
+    """Runs, writes `events.jsonl` and `analysis.json`, and returns an exit code of `jobs.errors.ExitCode`. On standard output: the events
+    with `--json`, else the result in a table. Raises `GraftError` where it failed.
+    """
+    return carry_out(arguments, partial(_analyse, _bits(arguments.bits)))
 
-    bits = _bits(arguments.bits)
+
+def _analyse(bits: tuple[int, ...], arguments: argparse.Namespace, emit: Callable[..., Any], stop: Callable[[], bool]) -> int:
     spec = load_spec(arguments.spec)
-    prepare_environment()
+    if all(width == 16 for width in bits):
+        leave_out_bitsandbytes(spec, get_method(spec.method.id))
     # at 8 bits bitsandbytes tells of every layer in every batch that it takes float16
     logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)
-    from jobs.analysis.report import analyse
+    import_engine(peft=False)
+    from jobs.analysis.job import execute
 
-    cache = TokenCache(arguments.token_cache, LIMIT_BYTES)
-    found = analyse(spec, cache, batches=max(1, arguments.batches), directions=max(1, arguments.directions), bits=bits)
-    if arguments.out:
-        arguments.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
-    sys.stdout.write(json.dumps(found) + "\n" if arguments.json else table(found))
+    found = execute(
+        spec,
+        arguments.out,
+        emit=emit,
+        stop=stop,
+        cache=TokenCache(arguments.token_cache, arguments.token_cache_bytes),
+        batches=max(1, arguments.batches),
+        directions=max(1, arguments.directions),
+        bits=bits,
+    )
+    if not arguments.json:
+        sys.stdout.write(table(found))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from jobs.errors import UserError
@@ -48,16 +48,20 @@ def advise(spec: RunSpec, peak: int, usable: float, peak_of: PeakOf) -> tuple[Ad
     return tuple(sorted(found, key=lambda advice: -advice.saves_bytes))
 
 
-def ask_for_less(spec: RunSpec, usable: float, peak_of: PeakOf, *, same_result: bool = False) -> tuple[Reduction, ...]:
+def ask_for_less(
+    spec: RunSpec, usable: float, peak_of: PeakOf, *, same_result: bool = False, keep_engine: bool = False
+) -> tuple[Reduction, ...]:
     """Changes to be made together, in their order, until the run fits; none where it fits as it is. The peak falls with each of them.
 
     What leaves the result as it is comes first (`same_result`: nothing else is taken), then what costs least of it; shortening the rows
-    comes last, since that loses data. Where nothing more helps, the last of them does not fit either.
+    comes last, since that loses data. Where nothing more helps, the last of them does not fit either. `keep_engine`: the spec's `engine`
+    is not to be changed.
     """
     found: list[Reduction] = []
     peak = peak_of(spec)
     while peak > usable:
-        better = _first_worth(spec, peak, peak_of, same_result=same_result)
+        changes = [*_same_result(spec)] if same_result else [*_changes(spec)]
+        better = _first_worth([one for one in changes if not keep_engine or one[1].engine == spec.engine], peak, peak_of)
         if better is None:
             break
         words, spec, peak = better
@@ -65,8 +69,8 @@ def ask_for_less(spec: RunSpec, usable: float, peak_of: PeakOf, *, same_result: 
     return tuple(found)
 
 
-def _first_worth(spec: RunSpec, peak: int, peak_of: PeakOf, *, same_result: bool) -> tuple[str, RunSpec, int] | None:
-    for words, changed in _same_result(spec) if same_result else _changes(spec):
+def _first_worth(changes: Iterable[tuple[str, RunSpec]], peak: int, peak_of: PeakOf) -> tuple[str, RunSpec, int] | None:
+    for words, changed in changes:
         after = _peak(changed, peak_of)
         if after is not None and after < peak * (1 - _WORTH):
             return words, changed, after

@@ -20,14 +20,15 @@ TOKENS_PER_MESSAGE = 5
 TOKENS_PER_TEXT = 1
 
 
-def row_lengths(spec: RunSpec) -> RowLengths:
-    """The lengths of the training rows, estimated from their characters; those of the first `LOOKED_AT` stand for all.
+def row_lengths(spec: RunSpec, count: int | None = None) -> RowLengths:
+    """The lengths of the training rows, estimated from their characters; those of the first `LOOKED_AT` stand for all. `count` says how
+    many rows the file has, where that is known; else they are counted.
 
     Raises `UserError` where the file cannot be read as the spec says.
     """
     records = (record for _, record in read_records(Path(spec.data.train), spec.data.mapping, skip_bad_rows=spec.data.skip_bad_rows))
     sizes = [_tokens(record) for record in islice(records, LOOKED_AT)]
-    rows = len(sizes) + sum(1 for _ in records)
+    rows = len(sizes) + sum(1 for _ in records) if count is None else count
     if not sizes:
         return RowLengths.unknown(spec.training)
     trained = sum(taught for _, taught in sizes) / sum(whole for whole, _ in sizes)

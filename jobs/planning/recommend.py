@@ -13,6 +13,7 @@ from jobs.planning.advice import Reduction, ask_for_less
 from jobs.planning.batches import RowLengths
 from jobs.planning.calibration import Calibration
 from jobs.planning.estimate import USABLE_SHARE, Estimate, count_steps, estimate
+from jobs.planning.outcomes import Outcome, Timing, own_timing
 from jobs.planning.rules import RULES, Facts, Wish, settings_of, training_of
 from jobs.planning.shape import ModelShape
 from jobs.spec import MethodSpec, RunSpec, TrainingSpec
@@ -24,48 +25,11 @@ OWN_RUNS = "your team's own runs"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A finished run of the team, as plain data: `loss_before` and `loss_after` on the same held-out rows, `seconds` of training.
-
-    `base` is the model's name, and is compared with that of the spec; `training` has what differed from the defaults.
-    """
-
-    name: str
-    method: str
-    settings: dict[str, Any]
-    training: dict[str, Any]
-    base: str
-    task: str
-    rows: int
-    loss_before: float
-    loss_after: float
-    seconds: float
-    peak_bytes: int
-
-    @property
-    def gain(self) -> float:
-        """The share of the loss that the training took away; below 0 it made matters worse."""
-        return 1 - self.loss_after / self.loss_before
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> Outcome:
-        """Reads what `asdict` wrote. Raises `UserError("spec_bad_value")`."""
-        try:
-            found = cls(**body)
-            usable = found.loss_before > 0 and found.rows > 0 and found.seconds >= 0
-        except TypeError as failure:
-            raise UserError("spec_bad_value", field="past runs", value=repr(body)[:80], reason=failure, where={"field": "past"}) from None
-        if not usable:
-            reason = "loss_before and rows must be above 0"
-            raise UserError("spec_bad_value", field="past runs", value=repr(body)[:80], reason=reason, where={"field": "past"})
-        return found
-
-
-@dataclass(frozen=True)
 class Recommendation:
     """A method to take: the whole `spec` to launch, why in a sentence and by what `source`, and what it would take.
 
-    `changes` are what had to be asked for less for it to fit; `estimate.fits` says whether it then does.
+    `changes` are what had to be asked for less for it to fit; `estimate.fits` says whether it then does. `timing` is None where no time is
+    known.
     """
 
     spec: RunSpec
@@ -73,6 +37,7 @@ class Recommendation:
     source: str
     estimate: Estimate
     changes: tuple[str, ...]
+    timing: Timing | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object: method and training apart, and the estimate's own JSON."""
@@ -83,13 +48,15 @@ class Recommendation:
             "source": self.source,
             "changes": list(self.changes),
             "estimate": self.estimate.to_json(),
+            "timing": self.timing and asdict(self.timing),
         }
 
 
 @dataclass(frozen=True)
 class Situation:
     """What a recommendation starts from: a spec (its model, rows and training are kept, its method is not looked at), the workers' device,
-    and what is known of model and rows.
+    what is known of model and rows, the team's own finished runs, and the methods that do not come into question here. `keep_engine`: the
+    spec's `engine` is not to be changed.
     """
 
     spec: RunSpec
@@ -98,6 +65,9 @@ class Situation:
     lengths: RowLengths
     calibration: Calibration | None = None
     languages: tuple[str, ...] = ()
+    past: tuple[Outcome, ...] = ()
+    without: frozenset[str] = frozenset()
+    keep_engine: bool = False
 
     @property
     def facts(self) -> Facts:
@@ -110,22 +80,41 @@ class Situation:
         """That of a spec on the device. Raises `UserError`."""
         return estimate(spec, self.device, self.shape, self.lengths, calibration=self.calibration)
 
+    def timing(self, spec: RunSpec, found: Estimate) -> Timing | None:
+        """The time of `spec`, whose estimate is `found`: where the device was calibrated by that, else by own runs."""
+        if found.speed and found.seconds is not None:
+            return Timing(found.seconds, found.speed.basis)
+        training = spec.training
+        rows = self.lengths.cut(training.max_length or self.lengths.natural_length())
+        tokens = found.steps * min(rows.rows, training.micro_batch * training.gradient_accumulation) * rows.mean
+        return own_timing(self.past, method=spec.method.id, base=spec.model.name, device=self.device["name"], tokens=tokens)
+
     def less(self, spec: RunSpec, *, same_result: bool = False) -> tuple[Reduction, ...]:
-        """What to change in a spec until it fits the device; a maximum length that is left to the data counts as what the data gives."""
+        """What to change in a spec until it fits the device; a maximum length that is left to the data counts as what the data gives, and
+        stays so unless it is shortened.
+        """
         longest = spec.training.max_length or self.lengths.natural_length()
         named = replace(spec, training=replace(spec.training, max_length=longest))
         usable = USABLE_SHARE * self.device["memory_bytes"]
-        return ask_for_less(named, usable, lambda changed: self.estimate(changed).memory.peak, same_result=same_result)
+        steps = ask_for_less(
+            named, usable, lambda changed: self.estimate(changed).memory.peak, same_result=same_result, keep_engine=self.keep_engine
+        )
+        return tuple(replace(step, spec=_as_named(step.spec, longest, spec.training.max_length)) for step in steps)
 
 
-def recommend(situation: Situation, wish: Wish, past: Sequence[Outcome] = ()) -> list[Recommendation]:
+def _as_named(spec: RunSpec, longest: int, named: int | None) -> RunSpec:
+    """The spec with the maximum length as it was named, where that is `longest` still."""
+    return replace(spec, training=replace(spec.training, max_length=named)) if spec.training.max_length == longest else spec
+
+
+def recommend(situation: Situation, wish: Wish) -> list[Recommendation]:
     """At most three, the best first: those that fit, then in each case the team's own runs before the rules, ordered as `wish` says.
 
     `quality`: by what own runs gained, by the rules' order. `memory`: by the peak, measured in own runs, else estimated. `speed`: by the
-    time, likewise; by the rules' order where the device was not calibrated. A method that made matters worse in all own runs alike comes
-    last of the rules.
+    time, likewise; by the rules' order where that of one of them is not known. A method that made matters worse in all own runs alike
+    comes last of the rules.
     """
-    alike = [run for run in past if _is_alike(run, situation)]
+    alike = [run for run in situation.past if _is_alike(run, situation)]
     failed = {run.method for run in alike} - {run.method for run in alike if run.gain > 0}
     found = [*_from_runs(situation, wish, alike), *_from_rules(situation, wish, failed)]
     chosen: list[Recommendation] = []
@@ -155,7 +144,8 @@ def _from_runs(situation: Situation, wish: Wish, alike: Sequence[Outcome]) -> It
         )
         try:
             spec = _spec(situation.spec, run.method, run.settings, run.training)
-            if get_method(run.method).capabilities.adapters:  # which finished adapters it is to build on, only the user knows
+            # which finished adapters a method is to build on, only the user knows
+            if run.method in situation.without or get_method(run.method).capabilities.adapters:
                 continue
             yield _fitted(situation, spec, reason, OWN_RUNS)
         except UserError:  # a method or setting of then that is no more, or not for this device
@@ -165,21 +155,33 @@ def _from_runs(situation: Situation, wish: Wish, alike: Sequence[Outcome]) -> It
 def _from_rules(situation: Situation, wish: Wish, failed: set[str]) -> list[Recommendation]:
     """Those of the rules that hold, in the order of the wish."""
     facts = situation.facts
-    found: list[tuple[tuple[bool, float], Recommendation]] = []
+    found: list[tuple[int, Recommendation]] = []
     for rule in RULES:
-        if wish not in rule.wishes or not rule.holds(facts) or situation.spec.task not in get_method(rule.method).capabilities.tasks:
+        if wish not in rule.wishes or not rule.holds(facts) or not _comes_into_question(situation, rule.method):
             continue
         spec = _spec(situation.spec, rule.method, settings_of(rule, facts), training_of(rule, facts))
         if wish == "memory":
             spec = _lean(spec)
         reason = rule.tells.format(rows=f"{facts.rows:,}", tokens=f"{facts.trained_tokens:,.0f}")
         try:
-            one = _fitted(situation, spec, reason, rule.source)
+            found.append((rule.quality, _fitted(situation, spec, reason, rule.source)))
         except UserError:  # not for this device
             continue
-        orders = {"quality": -rule.quality, "memory": one.estimate.memory.peak, "speed": one.estimate.seconds or -rule.quality}
-        found.append(((rule.method in failed, orders[wish]), one))
-    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
+    by_time = all(one.timing for _, one in found)
+
+    def place(quality: int, one: Recommendation) -> tuple[bool, float]:
+        cost: float = -quality
+        if wish == "memory":
+            cost = one.estimate.memory.peak
+        elif wish == "speed" and by_time and one.timing:
+            cost = one.timing.seconds
+        return one.spec.method.id in failed, cost
+
+    return [one for _, one in sorted(found, key=lambda pair: place(*pair))]
+
+
+def _comes_into_question(situation: Situation, method: str) -> bool:
+    return method not in situation.without and situation.spec.task in get_method(method).capabilities.tasks
 
 
 def _spec(base: RunSpec, method: str, settings: Mapping[str, Any], training: Mapping[str, Any]) -> RunSpec:
@@ -199,11 +201,11 @@ def _lean(spec: RunSpec) -> RunSpec:
 def _fitted(situation: Situation, spec: RunSpec, reason: str, source: str) -> Recommendation:
     """With what has to be asked for less, as far as that leaves the result as it is."""
     found = situation.estimate(spec)
-    if found.fits:
-        return Recommendation(spec, reason, source, found, ())
-    steps = situation.less(spec, same_result=True)
-    smaller = steps[-1].spec if steps else spec
-    return Recommendation(smaller, reason, source, situation.estimate(smaller), tuple(step.change for step in steps))
+    steps = () if found.fits else situation.less(spec, same_result=True)
+    if steps:
+        spec = steps[-1].spec
+        found = situation.estimate(spec)
+    return Recommendation(spec, reason, source, found, tuple(step.change for step in steps), situation.timing(spec, found))
 
 
 def _time(seconds: float) -> str:

@@ -18,6 +18,8 @@ def test_the_effective_rank_counts_directions_until_the_share_is_held():
     assert layer("a", [5, 1], rest=4).effective_rank(0.8) is None
     assert layer("a", [0, 0]).effective_rank(0.9) == 0
     assert layer("a", [5, 1], rest=4).captured == pytest.approx(0.6)
+    assert layer("a", [5, 1], rest=4).held() == pytest.approx([0.5, 0.6])
+    assert layer("a", [0, 0]).held() == [1.0, 1.0]
 
 
 def test_one_rank_serves_three_layers_of_four():
@@ -43,6 +45,6 @@ def test_spread_ranks_cost_no_more_and_go_where_energy_is():
 def test_modules_are_summed_up_over_their_layers():
     found = by_module([layer("0.q", [1, 0]), layer("1.q", [1, 1]), layer("2.q", [1, 1], rest=8), layer("0.up", [1, 0])])
     assert found == {
-        "q": {"layers": 3, "effective_rank_80": [1, 2, 3], "effective_rank_90": [1, 2, 3]},
-        "up": {"layers": 1, "effective_rank_80": [1, 1, 1], "effective_rank_90": [1, 1, 1]},
+        "q": {"layers": 3, "effective_rank_80": [1, 2, 3], "effective_rank_90": [1, 2, 3], "held": pytest.approx([0.5, 1.0])},
+        "up": {"layers": 1, "effective_rank_80": [1, 1, 1], "effective_rank_90": [1, 1, 1], "held": [1.0, 1.0]},
     }
