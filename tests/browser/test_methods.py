@@ -81,3 +81,25 @@ def test_a_method_that_does_not_fit_is_greyed_out_with_its_reason(open_page: Ope
     page.locator("#method-filter").fill("biases")
     expect(bitfit).to_be_visible()
     expect(page.locator("#id_method_qlora")).to_be_hidden()
+
+
+def test_recomputing_is_greyed_out_where_the_method_does_not_bear_it(open_page: Opener, bench: Bench) -> None:
+    page = open_page(bench.user, reverse("runs:new", args=[bench.team.slug]))
+    page.get_by_text("More settings").click()
+    recompute = page.get_by_label("Recompute activations")
+    said = page.locator("#id_training_gradient_checkpointing_helptext")
+    expect(said).to_contain_text("much less memory")
+    recompute.check()
+    page.get_by_text("Learned prompts").click()
+    page.locator("#id_method_prefix_tuning").check()
+    expect(recompute).to_be_disabled()
+    expect(said).to_contain_text("Not with this method")
+    assert accessibility_faults(page) == []
+    page.locator("#id_method_prompt_tuning").check()
+    expect(recompute).to_be_enabled()
+    expect(said).to_contain_text("much less memory")
+    page.locator("#id_method_prefix_tuning").check()
+    page.get_by_label("Micro-batch", exact=True).fill("8")
+    page.get_by_role("button", name="Launch").click()
+    expect(page.locator("#run-header")).to_be_visible()
+    assert not Run.objects.get().spec["training"]["gradient_checkpointing"], "what is greyed out is not sent"
