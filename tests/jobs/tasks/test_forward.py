@@ -15,21 +15,11 @@ from jobs.spec import TrainingSpec
 from jobs.tasks.registry import make_work
 from jobs.tasks.work import Means
 from tests.jobs.tasks.rows import make_spec
-from tests.tiny_architectures import make_tiny_architecture
 
 CELLS = [
     ("sequence_classification", "bert"), ("sequence_classification", "llama"), ("regression", "roberta"), ("regression", "llama"),
     ("question_answering", "bert"), ("multiple_choice", "roberta"), ("seq2seq_lm", "t5"),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Path:
-    """A tiny model of each kind."""
-    place = tmp_path_factory.mktemp("models")
-    for kind in ("llama", "bert", "roberta", "t5"):
-        make_tiny_architecture(place / kind, kind)
-    return place
 
 
 def prepared(models: Path, folder: Path, task: Any, kind: str) -> tuple[Any, Any, Any]:

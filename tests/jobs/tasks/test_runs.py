@@ -23,7 +23,6 @@ from jobs.spec import MethodSpec
 from jobs.tasks.registry import get_task
 from jobs.training import checkpoint
 from tests.jobs.tasks.rows import Ran, make_spec, run
-from tests.tiny_architectures import make_tiny_architecture
 
 CELLS = [
     ("sequence_classification", "bert"), ("sequence_classification", "roberta"), ("sequence_classification", "llama"),
@@ -34,15 +33,6 @@ AUTO = {
     "question_answering": "AutoModelForQuestionAnswering", "multiple_choice": "AutoModelForMultipleChoice",
     "seq2seq_lm": "AutoModelForSeq2SeqLM",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Path:
-    """A tiny model of each kind."""
-    place = tmp_path_factory.mktemp("models")
-    for kind in ("llama", "bert", "roberta", "t5"):
-        make_tiny_architecture(place / kind, kind)
-    return place
 
 
 @pytest.fixture(scope="module", params=CELLS, ids="-".join)
