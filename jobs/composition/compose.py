@@ -14,6 +14,7 @@ import torch
 from jobs.composition import low_rank
 from jobs.composition.combinations import unfit
 from jobs.composition.parts import Part, read_parts
+from jobs.composition.rules import misfit
 from jobs.composition.spec import BLOCKS, CompositionSpec, write_composition
 from jobs.data.encoding import encode_records
 from jobs.data.token_cache import TokenCache, sha256
@@ -126,8 +127,8 @@ def _combine(session: Session, spec: CompositionSpec, parts: Sequence[Part], fol
     report = session.phase("merging", None, "tensors")
     if parts[0].config["peft_type"] != BLOCKS:
         return low_rank.combine(parts, spec, folder, lambda done, _: report(done))
-    if spec.combination != "cat":
-        raise unfit(f"{spec.combination} is for low-rank updates", "Choose cat: blocks are collected, and added where several meet.")
+    if reason := misfit(spec.combination, BLOCKS):
+        raise unfit(f"{spec.combination} does not fit: {reason}", "Choose cat.")
     try:
         found = add_blocks([(part.folder, part.weight) for part in parts], folder)
     except ValueError as failure:
@@ -158,9 +159,22 @@ def _bench(session: Session, spec: CompositionSpec, parts: Sequence[Part], cache
     model = load(session, tokenizer)
     limit = length_limit(model)
     encoded = rows.encoded(session.spec.training, limit)
+    session.emit("plan", **_plan(session, encoded))
     own = encoded.of(rows.held_out_split).rows or encoded.train.rows
     tried = own or encode_records(load_probe()["knowledge"], tokenizer, max_length=limit).rows
     return _Bench(session, HeldOut(session, rows, encoded, tokenizer), tried[:TRIED_ROWS]), model
+
+
+def _plan(session: Session, encoded: EncodedSets) -> dict[str, Any]:
+    """What a composition has of a run's plan: no step, but rows and device."""
+    return {
+        "total_steps": 0,
+        "start_step": 0,
+        "validation_rows": len(encoded.validation.rows),
+        "test_rows": len(encoded.test.rows),
+        "precision": session.precision,
+        "device": session.device_facts,
+    }
 
 
 def _export(bench: _Bench, spec: CompositionSpec, measured: _Measured, folder: Path, facts: dict[str, Any]) -> None:

@@ -50,8 +50,8 @@ class CompositionSpec:
 
     `rank` is what a combination of updates is cut to (None: the largest of the adapters'), `density` the share of entries that a pruning
     one keeps, `seed` what DARE drops by. `base_bits` are the base's while it is measured. `data` is as in a run's spec: with a run's own
-    `data` and `seed` the rows held out are the run's; to measure on the whole of a file, give it as `train` and `test`. Without it, Graft's
-    general probe alone is measured.
+    `data`, and its seed as `split_seed` (None: `seed`), the rows held out are the run's; to measure on the whole of a file, give it as
+    `train` and `test`. Without it, Graft's general probe alone is measured.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -69,6 +69,7 @@ class CompositionSpec:
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     export: ExportSpec = field(default_factory=lambda: ExportSpec(merge="none"))
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    split_seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     name: str = ""
     version: int = VERSION
 
@@ -78,6 +79,10 @@ class CompositionSpec:
         if isinstance(body, dict) and body.get("version", VERSION) != VERSION:
             raise UserError("spec_version", found=body["version"], expected=VERSION)
         return read_strictly(_ADAPTER, body)
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as a JSON object; `from_json` gives an equal spec back."""
+        return asdict(self)
 
     def as_run(self, kind: str) -> RunSpec:
         """The run whose model, rows, evaluation and export these are; `kind` is PEFT's name of the adapters' kind."""
@@ -91,7 +96,7 @@ class CompositionSpec:
             training=TrainingSpec(precision=self.precision, max_length=self.max_length, loss_on=self.loss_on),
             evaluation=self.evaluation,
             export=self.export,
-            seed=self.seed,
+            seed=self.seed if self.split_seed is None else self.split_seed,
             name=self.name,
         )
 
@@ -127,4 +132,4 @@ def load_composition(path: Path) -> CompositionSpec:
 
 def write_composition(spec: CompositionSpec, out: Path) -> None:
     """Leaves the resolved spec beside the events."""
-    (out / "spec.json").write_text(json.dumps(asdict(spec), indent=2) + "\n", encoding="utf-8")
+    (out / "spec.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")

@@ -20,8 +20,8 @@ class RunPage extends HTMLElement {
 
   connectedCallback() {
     this.words = JSON.parse(document.getElementById("words").textContent);
-    this.charts = [...this.querySelectorAll("live-chart")];
-    this.#controls();
+    this.charts = [...this.querySelectorAll("live-chart[metric]")];
+    if (this.charts.length) this.#controls();
     this.#load();
     this.#scrollLog();
     this.#socket = new LiveSocket(this.dataset.socket, this.dataset.cursor, {
@@ -74,6 +74,7 @@ class RunPage extends HTMLElement {
   }
 
   async #load() {
+    if (!this.charts.length) return; // of a run that makes no steps
     const query = new URLSearchParams({ x: this.querySelector("#x-axis").value, smoothing: this.querySelector("#smoothing").value });
     const answer = await fetch(`${this.dataset.series}?${query}`, { headers: { Accept: "application/json" } });
     if (!answer.ok) return this.#soon("load", 3000, () => this.#load());
@@ -163,7 +164,7 @@ class RunPage extends HTMLElement {
     if (kind === "step") this.#figures(data);
     if (kind === "phase") this.#phase(data);
     if (kind === "eval") this.#measured(data);
-    if (kind === "method") this.#refresh("blocks", "graft:blocks");
+    if (kind === "method") for (const part of ["blocks", "composition", "analysis"]) this.#refresh(part, `graft:${part}`);
     if (kind === "sample") this.#refresh("samples", "graft:samples");
     // A new attempt takes back the steps after its checkpoint: the curves are read anew.
     if (kind === "plan") this.#soon("load", 500, () => this.#load());

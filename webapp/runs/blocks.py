@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from django.db.models import QuerySet
 
 from jobs.methods.block_sparse.overlap import EVENT, of_event, overlap
+from webapp.runs.kinds import Kind
 from webapp.runs.models import Record, Run
 
 SHADES = 8
@@ -83,7 +84,7 @@ def _shade(mean: float, low: float, high: float) -> int:
 
 def _others(run: Run) -> Any:
     """The team's other runs of the same method on the same base: id and name."""
-    others = Run.objects.filter(team=run.team, base_model=run.base_model, method=run.method).exclude(pk=run.pk)
+    others = Run.objects.filter(team=run.team, kind=Kind.TRAIN, base_model=run.base_model, method=run.method).exclude(pk=run.pk)
     return others.order_by("-created_at").values("id", "name")
 
 

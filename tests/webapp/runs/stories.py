@@ -168,3 +168,22 @@ def paused(run: Run) -> Run:
 def running(run: Run) -> Run:
     """A run that trains."""
     return Story(run).begin().steps(1, 310).tell(State.RUNNING, last_checkpoint_step=300)
+
+
+def composed(run: Run, **facts: Any) -> Run:
+    """A composition that succeeded: base, each part and what was made of them measured, an adapter to download."""
+    story = Story(run, total_steps=0)
+    story.emit("phase", name="merging", done=0, total=None, unit="tensors")
+    story.emit("method", step=0, name="composition", facts={"combination": run.spec["combination"], "modules": 210, **facts})
+    story.emit("plan", total_steps=0, start_step=0, validation_rows=30, test_rows=60, precision="float32", device=DEVICE)
+    parts = [f"adapter {number}" for number in range(1, len(run.spec["adapters"]) + 1)]
+    for number, model in enumerate(("base", *parts, "tuned")):
+        loss = 3.1 if model == "base" else 0.5 - 0.1 * number
+        story.emit("eval", step=0, epoch=0.0, split="test", model=model, loss=loss, perplexity=math.exp(loss), token_accuracy=0.5,
+                   exact_match=0.1 * number, rows=60, tokens=190, seconds=2.0)  # fmt: skip
+        story.emit("sample", step=0, model=model, index=0, prompt="Ticket 0: charged twice", answer=f"said by {model}", expected="billing",
+                   correct=model != "base")  # fmt: skip
+    story.emit("finished", outcome="succeeded", step=0)
+    story.tell(State.SUCCEEDED)
+    publish(run, "adapter", "both-adapter.zip", {})
+    return run
