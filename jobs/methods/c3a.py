@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
 from jobs.methods.setup import Setup
+from jobs.methods.targets import divisor, frame_of, targeted
+from jobs.models.frame import Frame, Layer
 
 # Of the automatic choice: the paper's for RoBERTa-base.
 LARGEST_BLOCK = 128
@@ -21,6 +25,7 @@ C3A = Method(
     ),
     paper="Chen et al., Parameter-Efficient Fine-Tuning via Circular Convolution, 2024, arXiv:2407.19342",
     application="jobs.methods.c3a:apply",
+    adapter="jobs.methods.c3a:plan",
     learning_rate=1e-1,
     settings=(
         Setting(
@@ -40,6 +45,17 @@ C3A = Method(
 )
 
 
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The first rows of the circulant blocks of each layer."""
+    size = _block_size(settings, targeted(frame, settings["targets"], method="c3a"))
+    return beside(frame, settings, "c3a", lambda layer: {"kernel": (layer.outputs // size, layer.inputs // size, size)})
+
+
+def _block_size(settings: Mapping[str, Any], layers: Iterable[Layer]) -> int:
+    both = [size for layer in layers for size in (layer.inputs, layer.outputs)]
+    return divisor(both, settings["block_size"], at_most=LARGEST_BLOCK, method="c3a", setting="block_size")
+
+
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """The model with a C3A adapter: in * out / block size trained numbers a layer, all zero, so that step 0 is the base itself.
 
@@ -47,16 +63,10 @@ def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """
     from peft import C3AConfig
 
-    from jobs.methods.targets import divisor, sizes, target_names
     from jobs.methods.tuning import adapted
 
-    names = target_names(model, settings["targets"], method="c3a")
-    both = [size for name in names for size in sizes(model.get_submodule(name))]
-    config = C3AConfig(
-        block_size=divisor(both, settings["block_size"], at_most=LARGEST_BLOCK, method="c3a", setting="block_size"),
-        init_weights=True,
-        target_modules=names,
-    )
+    layers = targeted(frame_of(model), settings["targets"], method="c3a")
+    config = C3AConfig(block_size=_block_size(settings, layers), init_weights=True, target_modules=[layer.name for layer in layers])
     found = adapted(model, config, setup, method="c3a")
     _copy_outputs_of_quantised_layers(found)
     return found

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.device import Device
 from jobs.errors import UserError
+from jobs.methods.ranks import read_ranks, write_ranks
 from jobs.spec import TASKS, Task
 
+if TYPE_CHECKING:
+    from jobs.methods.adapter import Adapter
+    from jobs.models.frame import Frame
+
 SettingValue = bool | int | float | str
-SettingType = Literal["int", "float", "bool", "choice", "text"]
+SettingType = Literal["int", "float", "bool", "choice", "text", "ranks"]
 Bits = Literal[4, 8, 16]
 Need = Literal["biases", "decoder", "linear"]
 
@@ -22,7 +27,10 @@ VIRTUAL_TOKENS = "virtual_tokens"
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its range, its default, and a sentence that says what it does. Bounds are inclusive."""
+    """One setting: its range, its default, and a sentence that says what it does. Bounds are inclusive.
+
+    A value of the type `ranks` is text as `jobs.methods.ranks` reads it, or the object of names and ranks that stands for it.
+    """
 
     name: str
     label: str
@@ -35,23 +43,27 @@ class Setting:
 
     def check(self, method: str, value: Any) -> SettingValue:
         """`value` in this setting's type. Raises `UserError("method_setting")`."""
-        reason = self._fault(value)
-        if reason:
-            raise UserError("method_setting", method=method, setting=self.name, reason=reason, where={"field": self.name})
-        return float(value) if self.type == "float" else value
+        try:
+            return self._read(value)
+        except ValueError as fault:
+            raise UserError("method_setting", method=method, setting=self.name, reason=str(fault), where={"field": self.name}) from None
 
-    def _fault(self, value: Any) -> str:
-        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "choice": (str,), "text": (str,)}
-        if not isinstance(value, kinds[self.type]) or (isinstance(value, bool) and self.type != "bool"):
-            return f"is {value!r}, not of type {self.type}"
+    def _read(self, value: Any) -> SettingValue:
+        if self.type == "ranks" and isinstance(value, Mapping):
+            value = write_ranks(value)
+        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
+        if not isinstance(value, kinds.get(self.type, (str,))) or (isinstance(value, bool) and self.type != "bool"):
+            raise ValueError(f"is {value!r}, not of type {self.type}")
         if self.choices and value not in self.choices:
-            return f"is {value!r}, not one of {', '.join(self.choices)}"
+            raise ValueError(f"is {value!r}, not one of {', '.join(self.choices)}")
         if isinstance(value, int | float) and not isinstance(value, bool):
             if self.minimum is not None and not value >= self.minimum:
-                return f"is {value}, below {self.minimum:g}"
+                raise ValueError(f"is {value}, below {self.minimum:g}")
             if self.maximum is not None and not value <= self.maximum:
-                return f"is {value}, above {self.maximum:g}"
-        return ""
+                raise ValueError(f"is {value}, above {self.maximum:g}")
+        if self.type == "ranks":
+            return write_ranks(read_ranks(value))
+        return float(value) if self.type == "float" else value
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,8 @@ class Method:
     Import strings (`package.module:name`) name what is loaded on first use:
 
     - `application`: the torch half, `apply(model, settings, setup) -> model` (`jobs.methods.setup.Setup`).
+    - `adapter`: free of torch, `(settings, frame) -> jobs.methods.adapter.Adapter`: what is put upon a base of that frame; a method that
+      builds on finished adapters is given the contents of their `adapter_config.json` too. Empty where every weight of the base trains.
     - `hooks`: the class of `jobs.methods.hooks` that acts between the steps; none where empty.
     - `tuner`: a module that makes PEFT know the method, where it is one of ours.
     - `rates`: free of torch, `rate_factor(settings, weight) -> float`: the learning rate of a trained weight, by its name, as a multiple of
@@ -102,6 +116,7 @@ class Method:
     application: str
     learning_rate: float
     settings: tuple[Setting, ...] = ()
+    adapter: str = ""
     rates: str = ""
     hooks: str = ""
     tuner: str = ""
@@ -136,6 +151,20 @@ class Method:
             return 1.0
         module, name = self.rates.split(":")
         return float(getattr(import_module(module), name)(settings, weight))
+
+    def plan_adapter(
+        self, settings: Mapping[str, SettingValue], frame: Frame, finished: Sequence[Mapping[str, Any]] = ()
+    ) -> Adapter | None:
+        """What is put upon a base under resolved `settings`, with the head of the task that `frame` has; None where the base itself trains.
+
+        `finished` are the configs of the adapters that the method builds on. Raises `UserError` where settings and base do not go together.
+        """
+        if not self.adapter:
+            return None
+        module, name = self.adapter.split(":")
+        given = (settings, frame, finished) if self.capabilities.adapters else (settings, frame)
+        found: Adapter = getattr(import_module(module), name)(*given)
+        return replace(found, head=frame.head)
 
     def check_task(self, task: Task) -> None:
         """Raises `UserError("task_cannot")` where this method does not train for such a task."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
 from jobs.methods.setup import Setup
+from jobs.methods.targets import frame_of, setting_unfit
+from jobs.models.frame import Frame
 
 FOURIERFT = Method(
     id="fourierft",
@@ -18,6 +22,7 @@ FOURIERFT = Method(
     ),
     paper="Gao et al., Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, 2024, arXiv:2405.03003",
     application="jobs.methods.fourierft:apply",
+    adapter="jobs.methods.fourierft:plan",
     learning_rate=1e-2,
     settings=(
         Setting("frequencies", "Coefficients", "int", 1000, "Trained numbers for each layer. 200 to 4000 is usual.", 1, 1_000_000),
@@ -37,6 +42,16 @@ FOURIERFT = Method(
 )
 
 
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The coefficients of each layer. Raises `UserError("method_setting")` where a layer has fewer weights."""
+    adapter = beside(frame, settings, "fourierft", lambda _layer: {"spectrum": (settings["frequencies"],)})
+    smallest = min(layer.numbers for layer in adapter.layers)
+    if settings["frequencies"] > smallest:
+        reason = f"is {settings['frequencies']}, but the smallest layer has only {smallest} weights"
+        raise setting_unfit("fourierft", "frequencies", reason)
+    return adapter
+
+
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """The model with a FourierFT adapter, scaling * Re(ifft2(F)), F zero but for the coefficients at places drawn from the run's seed.
 
@@ -44,19 +59,13 @@ def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """
     from peft import FourierFTConfig
 
-    from jobs.methods.targets import setting_unfit, sizes, target_names
     from jobs.methods.tuning import adapted
 
-    names = target_names(model, settings["targets"], method="fourierft")
-    smallest = min(inputs * outputs for inputs, outputs in (sizes(model.get_submodule(name)) for name in names))
-    if settings["frequencies"] > smallest:
-        reason = f"is {settings['frequencies']}, but the smallest layer has only {smallest} weights"
-        raise setting_unfit("fourierft", "frequencies", reason)
     config = FourierFTConfig(
         n_frequency=settings["frequencies"],
         scaling=settings["scaling"],
         random_loc_seed=setup.seed,
         init_weights=settings["start"] == "zero",
-        target_modules=names,
+        target_modules=[layer.name for layer in plan(settings, frame_of(model)).layers],
     )
     return adapted(model, config, setup, method="fourierft")

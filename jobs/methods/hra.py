@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS
 from jobs.methods.setup import Setup
+from jobs.methods.targets import frame_of, setting_unfit
+from jobs.models.frame import Frame
 
 HRA = Method(
     id="hra",
@@ -21,6 +25,7 @@ HRA = Method(
         "arXiv:2405.17484"
     ),
     application="jobs.methods.hra:apply",
+    adapter="jobs.methods.hra:plan",
     learning_rate=1e-3,
     settings=(
         Setting("rank", "Reflections", "int", 8, "How many for each layer; an even number. 8 to 32 is usual.", 2, 1024),
@@ -31,6 +36,14 @@ HRA = Method(
 )
 
 
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The vectors u_i of each layer. Raises `UserError("method_setting")` where they are not in pairs."""
+    rank = settings["rank"]
+    if rank % 2:
+        raise setting_unfit("hra", "rank", f"is {rank}; pairs of reflections begin alike, so it must be even")
+    return beside(frame, settings, "hra", lambda layer: {"u": (layer.inputs, rank)})
+
+
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """The model with an HRA adapter, W H_1 ... H_r, H_i = 1 - 2 u_i u_i' / |u_i|^2; u_i are alike in pairs, which makes their product one.
 
@@ -38,10 +51,8 @@ def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """
     from peft import HRAConfig
 
-    from jobs.methods.targets import setting_unfit, target_names
     from jobs.methods.tuning import adapted
 
-    if settings["rank"] % 2:
-        raise setting_unfit("hra", "rank", f"is {settings['rank']}; pairs of reflections begin alike, so it must be even")
-    config = HRAConfig(r=settings["rank"], target_modules=target_names(model, settings["targets"], method="hra"))
+    layers = plan(settings, frame_of(model)).layers
+    config = HRAConfig(r=settings["rank"], target_modules=[layer.name for layer in layers])
     return adapted(model, config, setup, method="hra")

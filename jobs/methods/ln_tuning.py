@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from jobs.errors import UserError
+from jobs.methods.adapter import Adapter
 from jobs.methods.entry import Capabilities, Method
 from jobs.methods.settings import base_bits
 from jobs.methods.setup import Setup
+from jobs.methods.targets import frame_of
+from jobs.models.frame import Frame
 
 LN_TUNING = Method(
     id="ln_tuning",
@@ -18,40 +23,30 @@ LN_TUNING = Method(
     ),
     paper="Zhao et al., Tuning LayerNorm in Attention: Towards Efficient Multi-Modal LLM Finetuning, 2023, arXiv:2312.11420",
     application="jobs.methods.ln_tuning:apply",
+    adapter="jobs.methods.ln_tuning:plan",
     learning_rate=1e-3,
     settings=(base_bits(16, 8, 4),),
     capabilities=Capabilities(bases=(16, 8, 4)),
 )
 
 
-def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
-    """The model whose norms are trained, as copies beside the base's own, in float32. Raises `UserError("method_cannot")`."""
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The weights of the norms, with their biases where they have some. Raises `UserError("method_cannot")` where there is no norm."""
     del settings
-    from peft import LNTuningConfig
-
-    from jobs.errors import UserError
-    from jobs.methods.tuning import adapted
-
-    names = norm_layers(model)
-    if not names:
+    if not frame.norms:
         raise UserError(
             "method_cannot", method=LN_TUNING.name, reason="it has no normalisation layer with a weight",
             instead="Choose another method.", where={"field": "method.id"},
         )  # fmt: skip
-    return adapted(model, LNTuningConfig(target_modules=names), setup, method="ln_tuning")
+    return Adapter({f"{norm.name}.{kind}": (norm.numbers,) for norm in frame.norms for kind in ("weight", *["bias"] * norm.biased)})
 
 
-def norm_layers(model: Any) -> list[str]:
-    """The names of the normalisation layers, sorted: modules without children whose class is called so (LayerNorm, LlamaRMSNorm,
-    T5LayerNorm) and that have a weight; those of a task's head left out.
-    """
-    from jobs.methods.targets import in_head
+def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
+    """The model whose norms are trained, as copies beside the base's own, in float32. Raises `UserError("method_cannot")`."""
+    from peft import LNTuningConfig
 
-    return sorted(
-        name
-        for name, module in model.named_modules()
-        if "norm" in type(module).__name__.lower()
-        and getattr(module, "weight", None) is not None
-        and not list(module.children())
-        and not in_head(name)
-    )
+    from jobs.methods.tuning import adapted
+
+    frame = frame_of(model)
+    plan(settings, frame)
+    return adapted(model, LNTuningConfig(target_modules=sorted(norm.name for norm in frame.norms)), setup, method="ln_tuning")

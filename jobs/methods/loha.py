@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import ROW_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
+from jobs.models.frame import Frame, Layer
+from jobs.models.head_shapes import Shape
 
 LOHA = Method(
     id="loha",
@@ -19,6 +23,7 @@ LOHA = Method(
     ),
     paper="Hyeon-Woo et al., FedPara: Low-Rank Hadamard Product for Communication-Efficient Federated Learning, 2021, arXiv:2108.06098",
     application="jobs.methods.loha:apply",
+    adapter="jobs.methods.loha:plan",
     learning_rate=1e-3,
     settings=(
         Setting(
@@ -31,6 +36,16 @@ LOHA = Method(
     ),
     capabilities=Capabilities(bases=(16, 8), needs=("linear",)),
 )
+
+
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The two pairs of factors of each layer."""
+    rank = settings["rank"]
+
+    def shapes(layer: Layer) -> dict[str, Shape]:
+        return {f"w{each}_{half}": shape for each in (1, 2) for half, shape in (("a", (layer.outputs, rank)), ("b", (rank, layer.inputs)))}
+
+    return beside(frame, settings, "loha", shapes)
 
 
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import isqrt
 from typing import Any
 
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import ROW_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
+from jobs.models.frame import Frame, Layer
+from jobs.models.head_shapes import Shape
 
 LOKR = Method(
     id="lokr",
@@ -18,6 +23,7 @@ LOKR = Method(
     ),
     paper="Yeh et al., Navigating Text-To-Image Customization: From LyCORIS Fine-Tuning to Model Evaluation, 2023, arXiv:2309.14859",
     application="jobs.methods.lokr:apply",
+    adapter="jobs.methods.lokr:plan",
     learning_rate=5e-3,
     settings=(
         Setting("rank", "Rank", "int", 8, "Width of the second factor's own two factors; 4 to 32 is usual.", 1, 1024),
@@ -45,6 +51,36 @@ LOKR = Method(
     ),
     capabilities=Capabilities(bases=(16, 8), needs=("linear",)),
 )
+
+
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The two matrices of each layer, each whole where that is no larger than its two factors would be."""
+    rank, both = settings["rank"], settings["decompose_both"]
+
+    def shapes(layer: Layer) -> dict[str, Shape]:
+        rows, columns = split(layer.outputs, settings["factor"]), split(layer.inputs, settings["factor"])
+        first, second = (rows[0], columns[0]), (rows[1], columns[1])
+        return _matrix("w1", first, rank if both else max(first)) | _matrix("w2", second, rank)
+
+    return beside(frame, settings, "lokr", shapes)
+
+
+def _matrix(name: str, size: tuple[int, int], rank: int) -> dict[str, Shape]:
+    """One matrix, or its factors where their rank is below half of its larger side."""
+    if 2 * rank >= max(size):
+        return {name: size}
+    return {f"{name}_a": (size[0], rank), f"{name}_b": (rank, size[1])}
+
+
+def split(size: int, wanted: int) -> tuple[int, int]:
+    """Two factors of `size`: the first is `wanted` where that divides it; else the divisor whose pair has the least sum, the first at most
+    `wanted` (0: any, so that both are near the square root).
+    """
+    if wanted and size % wanted == 0:
+        return wanted, size // wanted
+    most = min(wanted or size, isqrt(size))
+    first = max(number for number in range(1, most + 1) if size % number == 0)
+    return first, size // first
 
 
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
+from jobs.methods.targets import divisor, frame_of, setting_unfit, targeted
+from jobs.models.frame import Frame, Layer
 
 # Of the automatic rank for blocks: PEFT's own default.
 LARGEST_RANK = 64
@@ -21,6 +25,7 @@ MISS = Method(
     ),
     paper="Kang and Yin, MiSS: Revisiting the Trade-off in LoRA with an Efficient Shard-Sharing Structure, 2024, arXiv:2409.15371",
     application="jobs.methods.miss:apply",
+    adapter="jobs.methods.miss:plan",
     learning_rate=2e-4,
     settings=(
         Setting(
@@ -51,29 +56,39 @@ MISS = Method(
 )
 
 
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The shared matrix of each layer."""
+    rank, mini = _rank(settings, targeted(frame, settings["targets"], method="miss")), settings["variant"] == "mini"
+    return beside(frame, settings, "miss", lambda layer: {"block": (rank, settings["mini_rank"] if mini else layer.outputs)})
+
+
+def _rank(settings: Mapping[str, Any], layers: Sequence[Layer]) -> int:
+    """The rank, chosen where that is left open. Raises `UserError("method_setting")` where it or mini's width does not fit the layers."""
+    variant, rank, narrowest = settings["variant"], int(settings["rank"]), min(layer.inputs for layer in layers)
+    if variant == "blocks":
+        both = [size for layer in layers for size in (layer.inputs, layer.outputs)]
+        rank = divisor(both, rank, at_most=LARGEST_RANK, method="miss", setting="rank")
+    if variant == "mini":
+        divisor([layer.outputs for layer in layers], settings["mini_rank"], at_most=1, method="miss", setting="mini_rank")
+    rank = rank or min(LARGEST_RANK, narrowest)
+    if rank > narrowest:
+        raise setting_unfit("miss", "rank", f"is {rank}, more than the {narrowest} inputs of the narrowest layer")
+    return rank
+
+
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """The model with a MiSS adapter; the shared matrix is zero, so that step 0 is the base itself. Raises `UserError`."""
     from peft import MissConfig
 
-    from jobs.methods.targets import divisor, setting_unfit, sizes, target_names
     from jobs.methods.tuning import adapted
 
-    names = target_names(model, settings["targets"], method="miss")
-    shapes = [sizes(model.get_submodule(name)) for name in names]
-    variant, rank, narrowest = settings["variant"], settings["rank"], min(inputs for inputs, _ in shapes)
-    if variant == "blocks":
-        rank = divisor([size for shape in shapes for size in shape], rank, at_most=LARGEST_RANK, method="miss", setting="rank")
-    if variant == "mini":
-        divisor([outputs for _, outputs in shapes], settings["mini_rank"], at_most=1, method="miss", setting="mini_rank")
-    rank = rank or min(LARGEST_RANK, narrowest)
-    if rank > narrowest:
-        raise setting_unfit("miss", "rank", f"is {rank}, more than the {narrowest} inputs of the narrowest layer")
+    layers = targeted(frame_of(model), settings["targets"], method="miss")
     starts: dict[str, Any] = {"balance": True, "blocks": "bat", "mini": "mini"}
     config = MissConfig(
-        r=rank,
+        r=_rank(settings, layers),
         mini_r=settings["mini_rank"],
         miss_dropout=settings["dropout"],
-        init_weights=starts[variant],
-        target_modules=names,
+        init_weights=starts[settings["variant"]],
+        target_modules=[layer.name for layer in layers],
     )
     return adapted(model, config, setup, method="miss")

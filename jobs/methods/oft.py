@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
 from jobs.methods.setup import Setup
+from jobs.methods.targets import divisor, frame_of, targeted
+from jobs.models.frame import Frame, Layer
 
 # Of the automatic choice: PEFT's own default.
 LARGEST_BLOCK = 32
@@ -21,6 +25,7 @@ OFT = Method(
     ),
     paper="Qiu et al., Controlling Text-to-Image Diffusion by Orthogonal Finetuning, 2023, arXiv:2306.07280",
     application="jobs.methods.oft:apply",
+    adapter="jobs.methods.oft:plan",
     learning_rate=5e-4,
     settings=(
         Setting(
@@ -50,6 +55,18 @@ OFT = Method(
 )
 
 
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The numbers above the diagonal of each skew-symmetric block."""
+    size = _block_size(settings, targeted(frame, settings["targets"], method="oft"))
+    shared = settings["share_blocks"]
+    return beside(frame, settings, "oft", lambda layer: {"R": (1 if shared else layer.inputs // size, size * (size - 1) // 2)})
+
+
+def _block_size(settings: Mapping[str, Any], layers: Iterable[Layer]) -> int:
+    inputs = [layer.inputs for layer in layers]
+    return divisor(inputs, settings["block_size"], at_most=LARGEST_BLOCK, method="oft", setting="block_size")
+
+
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """The model with an OFT adapter, W R, R block-diagonal by the Cayley transform of skew-symmetric blocks, which start at zero: R is one.
 
@@ -57,16 +74,14 @@ def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """
     from peft import OFTConfig
 
-    from jobs.methods.targets import divisor, sizes, target_names
     from jobs.methods.tuning import adapted
 
-    names = target_names(model, settings["targets"], method="oft")
-    inputs = [sizes(model.get_submodule(name))[0] for name in names]
+    layers = targeted(frame_of(model), settings["targets"], method="oft")
     config = OFTConfig(
         r=0,
-        oft_block_size=divisor(inputs, settings["block_size"], at_most=LARGEST_BLOCK, method="oft", setting="block_size"),
+        oft_block_size=_block_size(settings, layers),
         block_share=settings["share_blocks"],
         use_cayley_neumann=settings["cayley_neumann"],
-        target_modules=names,
+        target_modules=[layer.name for layer in layers],
     )
     return adapted(model, config, setup, method="oft")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
 
 from jobs.errors import UserError
-from jobs.methods.targets import linear_layers, sizes
+from jobs.models.frame import Frame
 
 # Parts of the names of layers that lead into an attention; what is left and as wide as the model leads out of it.
 _INTO_ATTENTION = frozenset({"q", "k", "v", "kv", "qkv", "query", "key", "value"})
@@ -29,18 +27,15 @@ class Places:
     inputs: dict[str, str]
 
 
-def find_places(model: Any, *, method: str) -> Places:
-    """The places of a transformers model. Raises `UserError("method_cannot")` where a layer has no such module, or several."""
-    width = int(model.config.hidden_size)
-    attentions = _outermost(name for name, module in model.named_modules() if "attention" in type(module).__name__.lower())
-    linears = {name: sizes(layer) for name, layer in linear_layers(model) if _LAYER.match(name)}
-    within = {name: next((each for each in attentions if name.startswith(f"{each}.")), None) for name in linears}
-    attention = {owner: name for name, owner in within.items() if owner and linears[name][1] == width and not _leads_in(name)}
-    outside = {name: size for name, size in linears.items() if within[name] is None and "expert" not in name.lower()}
-    feed_forward = [name for name, (inputs, outputs) in outside.items() if outputs == width != inputs]
-    if reason := _fault(tuple(each for each in attentions if _LAYER.match(each)), attention, feed_forward):
+def find_places(frame: Frame, *, method: str) -> Places:
+    """The places in a model. Raises `UserError("method_cannot")` where a layer has no such module, or several."""
+    width, layers = frame.width, [layer for layer in frame.layers if _LAYER.match(layer.name)]
+    attention = {layer.within: layer.name for layer in layers if layer.within and layer.outputs == width and not _leads_in(layer.name)}
+    outside = [layer for layer in layers if not layer.within and "expert" not in layer.name.lower()]
+    feed_forward = [layer.name for layer in outside if layer.outputs == width != layer.inputs]
+    if reason := _fault([*dict.fromkeys(layer.within for layer in layers if layer.within)], attention, feed_forward):
         raise cannot(method, reason)
-    readers = [name for name, (inputs, outputs) in outside.items() if inputs == width != outputs]
+    readers = [layer.name for layer in outside if layer.inputs == width != layer.outputs]
     return Places(tuple(attention.values()), tuple(feed_forward), {name: _nearest(name, readers, method) for name in feed_forward})
 
 
@@ -51,19 +46,11 @@ def cannot(method: str, reason: str) -> UserError:
     )
 
 
-def _outermost(names: Iterable[str]) -> tuple[str, ...]:
-    found: list[str] = []
-    for name in names:
-        if not any(name.startswith(f"{above}.") for above in found):
-            found.append(name)
-    return tuple(found)
-
-
 def _leads_in(name: str) -> bool:
     return bool(_INTO_ATTENTION & set(name.rpartition(".")[2].lower().split("_")))
 
 
-def _fault(attentions: tuple[str, ...], attention: dict[str, str], feed_forward: list[str]) -> str:
+def _fault(attentions: list[str], attention: dict[str, str], feed_forward: list[str]) -> str:
     """What is missing, or empty."""
     if not attentions:
         return "it has no attention in its layers"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
+from jobs.models.frame import Frame, Layer
+from jobs.models.head_shapes import Shape
 
 RANDLORA = Method(
     id="randlora",
@@ -18,6 +23,7 @@ RANDLORA = Method(
     ),
     paper="Albert et al., RandLoRA: Full-rank parameter-efficient fine-tuning of large models, 2025, arXiv:2502.00987",
     application="jobs.methods.randlora:apply",
+    adapter="jobs.methods.randlora:plan",
     learning_rate=1e-3,
     settings=(
         Setting(
@@ -45,6 +51,18 @@ RANDLORA = Method(
     ),
     capabilities=Capabilities(bases=(16, 8, 4)),
 )
+
+
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The diagonals L and G of each layer's random matrices."""
+    rank = settings["rank"]
+
+    def shapes(layer: Layer) -> dict[str, Shape]:
+        narrow = min(layer.inputs, layer.outputs)
+        bases = ceil(narrow / rank)
+        return {"lambda": (rank, bases), "gamma": (bases, narrow)}
+
+    return beside(frame, settings, "randlora", shapes)
 
 
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:

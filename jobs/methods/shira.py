@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
 from jobs.methods.setup import Setup
+from jobs.methods.targets import frame_of, setting_unfit
+from jobs.models.frame import Frame
 
 SHIRA = Method(
     id="shira",
@@ -18,6 +22,7 @@ SHIRA = Method(
     ),
     paper="Bhardwaj et al., Sparse High Rank Adapters, 2024, arXiv:2406.13175",
     application="jobs.methods.shira:apply",
+    adapter="jobs.methods.shira:plan",
     learning_rate=5e-4,
     settings=(
         Setting(
@@ -31,6 +36,16 @@ SHIRA = Method(
 )
 
 
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The trained entries of each layer. Raises `UserError("method_setting")` where a layer has fewer."""
+    rank = settings["rank"]
+    adapter = beside(frame, settings, "shira", lambda layer: {"entries": (rank * (layer.inputs + layer.outputs),)})
+    most = min(layer.numbers // (layer.inputs + layer.outputs) for layer in adapter.layers)
+    if rank > most:
+        raise setting_unfit("shira", "rank", f"is {rank}, which would train more numbers than the smallest layer has; at most {most}")
+    return adapter
+
+
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """The model with a SHiRA adapter: rank * (in + out) trained entries a layer, all zero, so that step 0 is the base itself.
 
@@ -38,12 +53,8 @@ def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """
     from peft import ShiraConfig
 
-    from jobs.methods.targets import setting_unfit, sizes, target_names
     from jobs.methods.tuning import adapted
 
-    names, rank = target_names(model, settings["targets"], method="shira"), settings["rank"]
-    most = min(inputs * outputs // (inputs + outputs) for inputs, outputs in (sizes(model.get_submodule(name)) for name in names))
-    if rank > most:
-        raise setting_unfit("shira", "rank", f"is {rank}, which would train more numbers than the smallest layer has; at most {most}")
-    config = ShiraConfig(r=rank, random_seed=setup.seed, target_modules=names)
+    layers = plan(settings, frame_of(model)).layers
+    config = ShiraConfig(r=settings["rank"], random_seed=setup.seed, target_modules=[layer.name for layer in layers])
     return adapted(model, config, setup, method="shira")

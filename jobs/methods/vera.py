@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
+from jobs.models.frame import Frame
 
 VERA = Method(
     id="vera",
@@ -18,6 +21,7 @@ VERA = Method(
     ),
     paper="Kopiczko et al., VeRA: Vector-based Random Matrix Adaptation, 2023, arXiv:2310.11454",
     application="jobs.methods.vera:apply",
+    adapter="jobs.methods.vera:plan",
     learning_rate=1e-2,
     settings=(
         Setting("rank", "Rank", "int", 256, "Width of the shared random matrices. 256 to 1024 is usual.", 1, 8192),
@@ -30,6 +34,11 @@ VERA = Method(
     ),
     capabilities=Capabilities(bases=(16, 8, 4)),
 )
+
+
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The vectors b and d of each layer; the random matrices are frozen."""
+    return beside(frame, settings, "vera", lambda layer: {"b": (layer.outputs,), "d": (settings["rank"],)})
 
 
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:

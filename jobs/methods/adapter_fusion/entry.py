@@ -1,7 +1,12 @@
 """Catalogue entry of AdapterFusion (torch-free)."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jobs.methods.adapter import Adapter
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import base_bits
+from jobs.models.frame import Frame
 
 ADAPTER_FUSION = Method(
     id="adapter_fusion",
@@ -15,6 +20,7 @@ ADAPTER_FUSION = Method(
     ),
     paper=("Pfeiffer et al., AdapterFusion: Non-Destructive Task Composition for Transfer Learning, 2020, arXiv:2005.00247"),
     application="jobs.methods.adapter_fusion.apply:apply",
+    adapter="jobs.methods.adapter_fusion.entry:plan",
     hooks="jobs.methods.adapter_fusion.hooks:FusionHooks",
     tuner="jobs.methods.adapter_fusion.tuner",
     learning_rate=1e-4,
@@ -33,3 +39,12 @@ ADAPTER_FUSION = Method(
     ),
     capabilities=Capabilities(bases=(16, 8, 4), merges=False, adapters=2, adapters_of=("bottleneck_adapter", "parallel_adapter")),
 )
+
+
+def plan(settings: Mapping[str, Any], frame: Frame, finished: Sequence[Mapping[str, Any]]) -> Adapter:
+    """Query, key and value at each place where the `finished` adapters stand, by their configs; unknown where there are none yet."""
+    del settings
+    places = set(finished[0].get("target_modules") or ()) if finished else set()
+    layers = tuple(layer for layer in frame.layers if layer.name in places)
+    weights = {f"{layer.name}.{kind}": (layer.outputs, layer.outputs) for layer in layers for kind in ("query", "key", "value")}
+    return Adapter(weights, layers, unknown="" if weights else "it hangs on the adapters that are fused")

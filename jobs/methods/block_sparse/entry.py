@@ -1,7 +1,14 @@
 """Catalogue entry of block-sparse fine-tuning (torch-free)."""
 
+from collections.abc import Mapping
+from math import ceil
+from typing import Any
+
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
+from jobs.models.frame import Frame, Layer
+from jobs.models.head_shapes import Shape
 
 BLOCK_SPARSE = Method(
     id="block_sparse",
@@ -14,6 +21,7 @@ BLOCK_SPARSE = Method(
     ),
     paper="Harada, Yamasaki and Yoshida, block-sparse parameter-efficient fine-tuning, 2025",
     application="jobs.methods.block_sparse.apply:apply",
+    adapter="jobs.methods.block_sparse.entry:plan",
     learning_rate=1e-3,
     settings=(
         Setting(
@@ -52,3 +60,19 @@ BLOCK_SPARSE = Method(
     tuner="jobs.methods.block_sparse.tuner",
     capabilities=Capabilities(bases=(16, 8, 4), combines=True),
 )
+
+
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The scores of all blocks of each layer, and the values of the selected ones."""
+
+    def shapes(layer: Layer) -> dict[str, Shape]:
+        n, m, height, width = grid(layer.outputs, layer.inputs, settings["block_rows"], settings["block_columns"])
+        return {"scores": (n, m), "values": (min(settings["blocks"], n * m), height, width)}
+
+    return beside(frame, settings, "block_sparse", shapes)
+
+
+def grid(outputs: int, inputs: int, rows: int, columns: int) -> tuple[int, int, int, int]:
+    """Rows and columns of blocks, and the outputs and inputs of one: of the next whole size where a side is not divided."""
+    height, width = ceil(outputs / rows), ceil(inputs / columns)
+    return ceil(outputs / height), ceil(inputs / width), height, width

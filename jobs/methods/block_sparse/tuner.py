@@ -14,7 +14,6 @@ cut, and maybe fewer of them; where they are fewer than k, all are selected.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ from peft.tuners._buffer_dict import BufferDict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jobs.methods.block_sparse.entry import grid as grid_of
 from jobs.methods.own import OwnConfig, register
 from jobs.methods.update import UpdateLayer, UpdateTuner
 
@@ -66,12 +66,11 @@ class BlockSparseLinear(UpdateLayer):
 
     def make(self, adapter: str, config: BlockSparseConfig) -> None:
         """As the base class says; scores are drawn on the CPU, so that they are the same wherever the base is."""
-        height, width = ceil(self.out_features / config.n), ceil(self.in_features / config.m)
-        grid = Grid(ceil(self.out_features / height), ceil(self.in_features / width), height, width)
+        grid = Grid(*grid_of(self.out_features, self.in_features, config.n, config.m))
         scores, k = torch.randn(grid.n, grid.m), min(config.k, grid.n * grid.m)
         self.grid[adapter], self.alpha[adapter] = grid, config.alpha
         self.block_sparse_scores[adapter] = nn.Parameter(scores.to(self.device))
-        self.block_sparse_values[adapter] = nn.Parameter(torch.zeros(k, height, width, device=self.device))
+        self.block_sparse_values[adapter] = nn.Parameter(torch.zeros(k, grid.height, grid.width, device=self.device))
         # Sorted, so that the order of the slots hangs on nothing but the selection.
         selected = scores.flatten().topk(k).indices.sort().values
         self.block_sparse_positions[adapter] = selected.to(self.device, torch.int32)

@@ -1,7 +1,14 @@
 """Catalogue entry of BOFT (torch-free)."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
+from jobs.methods.targets import divisor, setting_unfit, targeted
+from jobs.models.frame import Frame, Layer
+from jobs.models.head_shapes import Shape
 
 # Of the automatic choice: the paper's blocks are of 4 or 8.
 LARGEST_BLOCK = 8
@@ -17,6 +24,7 @@ BOFT = Method(
     ),
     paper="Liu et al., Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization, 2023, arXiv:2311.06243",
     application="jobs.methods.boft.apply:apply",
+    adapter="jobs.methods.boft.entry:plan",
     tuner="jobs.methods.boft.kernel",
     learning_rate=1e-3,
     settings=(
@@ -48,3 +56,23 @@ BOFT = Method(
     ),
     capabilities=Capabilities(bases=(16, 8, 4), needs=("linear",)),
 )
+
+
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The blocks of each factor, of which the skew-symmetric part counts, and a scale for each output."""
+    size = block_size(settings, targeted(frame, settings["targets"], method="boft"))
+
+    def shapes(layer: Layer) -> dict[str, Shape]:
+        return {"R": (settings["factors"], layer.inputs // size, size, size), "s": (layer.outputs, 1)}
+
+    return beside(frame, settings, "boft", shapes)
+
+
+def block_size(settings: Mapping[str, Any], layers: Sequence[Layer]) -> int:
+    """The side of a block, chosen where that is left open. Raises `UserError("method_setting")` where it or the factors do not fit."""
+    unit = 2 ** (settings["factors"] - 1)  # the last factor mixes blocks this far apart
+    if odd := sorted({layer.inputs for layer in layers if layer.inputs % unit}):
+        reason = f"is {settings['factors']}, for which {unit} would have to divide this model's widths {odd}"
+        raise setting_unfit("boft", "factors", reason)
+    units = [layer.inputs // unit for layer in layers]
+    return divisor(units, settings["block_size"], at_most=LARGEST_BLOCK, method="boft", setting="block_size")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from math import ceil
 from typing import Any
 
-from jobs.methods.bottleneck.entry import BOTTLENECK_ADAPTER, COMPACTER, PARALLEL_ADAPTER
+from jobs.methods.bottleneck.entry import BOTTLENECK_ADAPTER, COMPACTER, PARALLEL_ADAPTER, block_size, kronecker_size, places_of
 from jobs.methods.entry import Method
-from jobs.methods.places import find_places
 from jobs.methods.setup import Setup
-from jobs.methods.targets import setting_unfit
+from jobs.methods.targets import frame_of
 from jobs.methods.tuning import adapted
 
 
@@ -19,7 +17,7 @@ def apply_bottleneck(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     The layer norms are left as they are (Houlsby et al. train them too). `settings`: `placement size reduction non_linearity`, resolved by
     the catalogue. Step 0 is the base itself. Raises `UserError`.
     """
-    return _with_blocks(model, BOTTLENECK_ADAPTER, settings, setup, size=_size(model, settings))
+    return _with_blocks(model, BOTTLENECK_ADAPTER, settings, setup, size=block_size(settings, frame_of(model)))
 
 
 def apply_parallel(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
@@ -27,7 +25,8 @@ def apply_parallel(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
 
     `settings`: `size reduction non_linearity scaling`. Step 0 is the base itself. Raises `UserError`.
     """
-    return _with_blocks(model, PARALLEL_ADAPTER, settings, setup, size=_size(model, settings), scaling=settings["scaling"], parallel=True)
+    size = block_size(settings, frame_of(model))
+    return _with_blocks(model, PARALLEL_ADAPTER, settings, setup, size=size, scaling=settings["scaling"], parallel=True)
 
 
 def apply_compacter(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
@@ -35,27 +34,17 @@ def apply_compacter(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
 
     `settings`: `placement size reduction non_linearity kronecker rank`. Step 0 is the base itself. Raises `UserError`.
     """
-    n, width = settings["kronecker"], model.config.hidden_size
-    if width % n:
-        raise setting_unfit(COMPACTER.id, "kronecker", f"is {n}, which does not divide this model's width {width}")
-    if settings["size"] % n:
-        raise setting_unfit(COMPACTER.id, "size", f"is {settings['size']}, no multiple of the {n} Kronecker products")
-    size = ceil(_size(model, settings) / n) * n
-    return _with_blocks(model, COMPACTER, settings, setup, size=size, kronecker=n, rank=settings["rank"])
-
-
-def _size(model: Any, settings: dict[str, Any]) -> int:
-    return int(settings["size"]) or max(1, round(model.config.hidden_size / settings["reduction"]))
+    size = kronecker_size(settings, frame_of(model))
+    return _with_blocks(model, COMPACTER, settings, setup, size=size, kronecker=settings["kronecker"], rank=settings["rank"])
 
 
 def _with_blocks(model: Any, method: Method, settings: dict[str, Any], setup: Setup, **form: Any) -> Any:
     from jobs.methods.bottleneck.tuner import BottleneckConfig
 
-    places = find_places(model, method=method.name)
-    behind_attention = places.attention if settings.get("placement") == "houlsby" else ()
+    places, ends = places_of(settings, frame_of(model), method.name)
     config = BottleneckConfig(
         form={"non_linearity": settings["non_linearity"], **form},
         inputs=places.inputs if form.get("parallel") else {},
-        target_modules=[*behind_attention, *places.feed_forward],
+        target_modules=ends,
     )
     return adapted(model, config, setup, method=method.id)

@@ -1,7 +1,16 @@
 """Catalogue entries of the bottleneck adapters (torch-free)."""
 
+from collections.abc import Callable, Mapping
+from math import ceil
+from typing import Any
+
+from jobs.methods.adapter import Adapter
 from jobs.methods.entry import Capabilities, Method, Setting
+from jobs.methods.places import Places, find_places
 from jobs.methods.settings import base_bits
+from jobs.methods.targets import setting_unfit
+from jobs.models.frame import Frame
+from jobs.models.head_shapes import Shape
 
 _PLACEMENT = Setting(
     "placement",
@@ -60,6 +69,7 @@ BOTTLENECK_ADAPTER = Method(
         "AdapterFusion: Non-Destructive Task Composition for Transfer Learning, 2020, arXiv:2005.00247"
     ),
     application="jobs.methods.bottleneck.apply:apply_bottleneck",
+    adapter="jobs.methods.bottleneck.entry:plan_bottleneck",
     tuner="jobs.methods.bottleneck.tuner",
     learning_rate=1e-3,
     settings=(_PLACEMENT, _SIZE, _reduction(16, "2 to 64"), _non_linearity("relu"), base_bits(16, 8, 4)),
@@ -77,6 +87,7 @@ PARALLEL_ADAPTER = Method(
     ),
     paper="He et al., Towards a Unified View of Parameter-Efficient Transfer Learning, 2021, arXiv:2110.04366",
     application="jobs.methods.bottleneck.apply:apply_parallel",
+    adapter="jobs.methods.bottleneck.entry:plan_parallel",
     tuner="jobs.methods.bottleneck.tuner",
     learning_rate=5e-4,
     settings=(
@@ -105,6 +116,7 @@ COMPACTER = Method(
         "placement pfeiffer it is their Compacter++"
     ),
     application="jobs.methods.bottleneck.apply:apply_compacter",
+    adapter="jobs.methods.bottleneck.entry:plan_compacter",
     tuner="jobs.methods.bottleneck.tuner",
     learning_rate=3e-3,
     settings=(
@@ -127,3 +139,57 @@ COMPACTER = Method(
     ),
     capabilities=Capabilities(bases=(16, 8, 4), merges=False),
 )
+
+
+def plan_bottleneck(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """A narrowing and a widening layer, with biases, at each place. Raises `UserError("method_cannot")` where a place is not found."""
+    return _plan(settings, frame, BOTTLENECK_ADAPTER, _plain(block_size(settings, frame)))
+
+
+def plan_parallel(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The same beside each feed-forward module."""
+    return _plan(settings, frame, PARALLEL_ADAPTER, _plain(block_size(settings, frame)))
+
+
+def plan_compacter(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The factors S and T of each matrix and its bias, and A once for the model."""
+    n, rank = settings["kronecker"], settings["rank"]
+
+    def matrix(name: str, inputs: int, outputs: int) -> dict[str, Shape]:
+        return {f"{name}.left": (n, outputs // n, rank), f"{name}.right": (n, rank, inputs // n), f"{name}.bias": (outputs,)}
+
+    size = kronecker_size(settings, frame)
+    found = _plan(settings, frame, COMPACTER, lambda width: matrix("down", width, size) | matrix("up", size, width))
+    return Adapter({**found.weights, "factors": (n, n, n)}, found.layers)
+
+
+def places_of(settings: Mapping[str, Any], frame: Frame, method: str) -> tuple[Places, list[str]]:
+    """Where modules end, and the layers that blocks stand behind. Raises `UserError("method_cannot")`."""
+    places = find_places(frame, method=method)
+    return places, [*(places.attention if settings.get("placement") == "houlsby" else ()), *places.feed_forward]
+
+
+def block_size(settings: Mapping[str, Any], frame: Frame) -> int:
+    """The numbers that an activation is narrowed to."""
+    return int(settings["size"]) or max(1, round(frame.width / settings["reduction"]))
+
+
+def kronecker_size(settings: Mapping[str, Any], frame: Frame) -> int:
+    """The same as a multiple of the Kronecker products. Raises `UserError("method_setting")` where they do not fit the model."""
+    n = settings["kronecker"]
+    if frame.width % n:
+        raise setting_unfit(COMPACTER.id, "kronecker", f"is {n}, which does not divide this model's width {frame.width}")
+    if settings["size"] % n:
+        raise setting_unfit(COMPACTER.id, "size", f"is {settings['size']}, no multiple of the {n} Kronecker products")
+    return ceil(block_size(settings, frame) / n) * n
+
+
+def _plain(size: int) -> Callable[[int], Mapping[str, Shape]]:
+    return lambda width: {"down.weight": (size, width), "down.bias": (size,), "up.weight": (width, size), "up.bias": (width,)}
+
+
+def _plan(settings: Mapping[str, Any], frame: Frame, method: Method, block: Callable[[int], Mapping[str, Shape]]) -> Adapter:
+    """`block` gives the weights of one block of a model of some width."""
+    _, ends = places_of(settings, frame, method.name)
+    layers = tuple(layer for layer in frame.layers if layer.name in set(ends))
+    return Adapter({f"{layer.name}.{kind}": shape for layer in layers for kind, shape in block(layer.outputs).items()}, layers)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from jobs.methods.entry import SettingValue
 from jobs.methods.hooks import Hooks, Reset
+from jobs.methods.lora.adalora_entry import plan
 from jobs.methods.lora.layers import ADAPTER
 from jobs.methods.setup import Setup
-from jobs.methods.targets import setting_unfit, target_names
+from jobs.methods.targets import frame_of
 from jobs.methods.tuning import adapted
 
 _AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
@@ -27,15 +28,13 @@ def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """The model with an AdaLoRA adapter; E is zero, so that step 0 is the base itself. Raises `UserError`."""
     from peft import AdaLoraConfig
 
-    rank, target, total = settings["rank"], settings["target_rank"], setup.total_steps
-    if target >= rank:
-        raise setting_unfit("adalora", "target_rank", f"is {target}, and must be below the rank at the start, {rank}")
+    layers, total = plan(settings, frame_of(model)).layers, setup.total_steps
     config = AdaLoraConfig(
-        init_r=rank,
-        target_r=target,
+        init_r=settings["rank"],
+        target_r=settings["target_rank"],
         lora_alpha=settings["alpha"],
         lora_dropout=settings["dropout"],
-        target_modules=target_names(model, settings["targets"], method="adalora"),
+        target_modules=[layer.name for layer in layers],
         tinit=int(settings["warmup"] * total),
         tfinal=int(settings["settled"] * total),
         deltaT=settings["interval"],

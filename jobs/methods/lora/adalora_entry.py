@@ -1,7 +1,13 @@
 """Catalogue entry of AdaLoRA (torch-free)."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.methods.adapter import Adapter, beside, two_matrices
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
+from jobs.methods.targets import setting_unfit
+from jobs.models.frame import Frame
 
 ADALORA = Method(
     id="adalora",
@@ -13,6 +19,7 @@ ADALORA = Method(
     ),
     paper="Zhang et al., Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, 2023, arXiv:2303.10512",
     application="jobs.methods.lora.adalora:apply",
+    adapter="jobs.methods.lora.adalora_entry:plan",
     hooks="jobs.methods.lora.adalora:AdaloraHooks",
     learning_rate=1e-3,
     settings=(
@@ -38,3 +45,11 @@ ADALORA = Method(
     ),
     capabilities=Capabilities(bases=(16, 8, 4)),
 )  # fmt: skip
+
+
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """P, E and Q of each layer at the rank that it starts with. Raises `UserError("method_setting")` where that is not above the target."""
+    rank, target = settings["rank"], settings["target_rank"]
+    if target >= rank:
+        raise setting_unfit("adalora", "target_rank", f"is {target}, and must be below the rank at the start, {rank}")
+    return beside(frame, settings, "adalora", lambda layer: two_matrices(layer, rank) | {"E": (rank, 1)})

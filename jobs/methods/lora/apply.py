@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobs.methods.lora.entry import other_ranks
 from jobs.methods.lora.eva import RHO, principal_components, spread_ranks
 from jobs.methods.lora.layers import ADAPTER, lora_layers
 from jobs.methods.lora.loftq import correct_rounding
 from jobs.methods.lora.starts import MOVING, move_into_adapter
-from jobs.methods.ranks import ranks_of, read_ranks
 from jobs.methods.setup import Setup
 from jobs.methods.targets import setting_unfit, target_names
 from jobs.methods.tuning import adapted
@@ -25,7 +25,7 @@ def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     """
     names = target_names(model, settings["targets"], method="lora")
     start = settings.get("start", "default")
-    other = _other_ranks(names, settings)
+    other = other_ranks(settings, names)
     if start == "eva":
         if other:
             raise setting_unfit("lora", "rank_pattern", "must be empty with the start eva, which chooses the ranks of layers itself")
@@ -36,15 +36,6 @@ def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
     elif start == "loftq":
         correct_rounding(model, setup)
     return model
-
-
-def _other_ranks(names: list[str], settings: dict[str, Any]) -> dict[str, int]:
-    """The ranks of layers that have another than `rank`, by their full names. Raises `UserError("method_setting")`."""
-    try:
-        ranks = ranks_of(read_ranks(settings.get("rank_pattern", "")), names)
-    except ValueError as fault:
-        raise setting_unfit("lora", "rank_pattern", str(fault)) from None
-    return {name: rank for name, rank in ranks.items() if rank != settings["rank"]}
 
 
 def _config(names: list[str], settings: dict[str, Any], **given: Any) -> Any:

@@ -1,16 +1,33 @@
 """Catalogue entries of the LoRA family (torch-free). What one mechanism can vary is a setting; a preset has it fixed or another default."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
+from jobs.methods.adapter import Adapter, two_matrices, upon
 from jobs.methods.entry import Capabilities, Method, Setting, SettingValue
+from jobs.methods.ranks import ranks_of, read_ranks
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
+from jobs.methods.targets import setting_unfit, targeted
+from jobs.models.frame import Frame, Layer
+from jobs.models.head_shapes import Shape
 
 APPLICATION = "jobs.methods.lora.apply:apply"
+ADAPTER = "jobs.methods.lora.entry:plan"
 HOOKS = "jobs.methods.lora.hooks:LoraHooks"
 RATES = "jobs.methods.lora.entry:rate_factor"
 
 RANK = Setting(
     "rank", "Rank", "int", 16, "Width of the two low-rank matrices. More rank, more capacity and memory; 8 to 64 is usual.", 1, 1024
+)
+# Not of EVA and AdaLoRA, which choose the ranks of single layers themselves.
+RANK_PATTERN = Setting(
+    "rank_pattern",
+    "Ranks of single layers",
+    "ranks",
+    "",
+    "Layers with another rank, one a line: its name or the end of it, a colon and the rank, as model.layers.0.self_attn.q_proj: 8 or "
+    "q_proj: 32; the longest name that fits counts. The scale goes by the layer's own rank.",
 )
 
 
@@ -57,7 +74,35 @@ def rate_factor(settings: Mapping[str, SettingValue], weight: str) -> float:
     return float(settings["b_rate_ratio"]) if is_b else 1.0
 
 
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """A and B of each layer, and with DoRA the norm of each output's weights. Raises `UserError("method_setting")`."""
+    layers = targeted(frame, settings["targets"], method="lora")
+    other, decomposed = other_ranks(settings, [layer.name for layer in layers]), settings.get("update") == "decomposed"
+
+    def shapes(layer: Layer) -> dict[str, Shape]:
+        magnitude: dict[str, Shape] = {"magnitude": (layer.outputs,)} if decomposed else {}
+        return two_matrices(layer, other.get(layer.name, settings["rank"])) | magnitude
+
+    found = upon(layers, shapes)
+    return replace(found, unknown="it hangs on the rows, by which EVA spreads the ranks") if settings.get("start") == "eva" else found
+
+
+def other_ranks(settings: Mapping[str, Any], layers: Iterable[str]) -> dict[str, int]:
+    """The ranks of those of the `layers` that have another than `rank`, by their full names. Raises `UserError("method_setting")`."""
+    try:
+        ranks = ranks_of(read_ranks(str(settings.get("rank_pattern", ""))), layers)
+    except ValueError as fault:
+        raise setting_unfit("lora", "rank_pattern", str(fault)) from None
+    return {name: rank for name, rank in ranks.items() if rank != settings["rank"]}
+
+
 _COMMON = (RANK, alpha(32), INPUT_DROPOUT, TARGETS)
+
+
+def _moving(name: str) -> tuple[Setting, ...]:
+    """The settings of a preset that moves a part of the base into the adapter."""
+    return (RANK, alpha(16, "alpha / rank. The rank itself is usual here."), INPUT_DROPOUT, TARGETS, ratio(1.0), start(name), RANK_PATTERN)
+
 
 LORA = Method(
     id="lora",
@@ -69,9 +114,10 @@ LORA = Method(
     ),
     paper="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021, arXiv:2106.09685",
     application=APPLICATION,
+    adapter=ADAPTER,
     hooks=HOOKS,
     learning_rate=2e-4,
-    settings=(*_COMMON, ratio(1.0), start("default", "pissa", "olora", "eva", "lora_ga")),
+    settings=(*_COMMON, ratio(1.0), start("default", "pissa", "olora", "eva", "lora_ga"), RANK_PATTERN),
     rates=RATES,
     capabilities=Capabilities(combines=True),
 )
@@ -86,9 +132,10 @@ QLORA = Method(
     ),
     paper="Dettmers et al., QLoRA: Efficient Finetuning of Quantized LLMs, 2023, arXiv:2305.14314",
     application=APPLICATION,
+    adapter=ADAPTER,
     hooks=HOOKS,
     learning_rate=2e-4,
-    settings=(*_COMMON, ratio(1.0), start("default", "eva", "loftq")),
+    settings=(*_COMMON, ratio(1.0), start("default", "eva", "loftq"), RANK_PATTERN),
     rates=RATES,
     capabilities=Capabilities(bases=(4,), combines=True),
 )
@@ -103,9 +150,10 @@ LORA_8BIT = Method(
     ),
     paper="Dettmers et al., LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale, 2022, arXiv:2208.07339",
     application=APPLICATION,
+    adapter=ADAPTER,
     hooks=HOOKS,
     learning_rate=2e-4,
-    settings=(*_COMMON, ratio(1.0), start("default", "eva")),
+    settings=(*_COMMON, ratio(1.0), start("default", "eva"), RANK_PATTERN),
     rates=RATES,
     capabilities=Capabilities(bases=(8,), combines=True),
 )
@@ -120,6 +168,7 @@ RSLORA = Method(
     ),
     paper="Kalajdzievski, A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA, 2023, arXiv:2312.03732",
     application=APPLICATION,
+    adapter=ADAPTER,
     hooks=HOOKS,
     learning_rate=1e-4,
     settings=(
@@ -130,6 +179,7 @@ RSLORA = Method(
         base_bits(16, 8, 4),
         ratio(1.0),
         fixed("scale", "Scale", "root_rank", "The update is divided by the square root of the rank."),
+        RANK_PATTERN,
     ),
     rates=RATES,
     capabilities=Capabilities(bases=(16, 8, 4), combines=True),
@@ -145,6 +195,7 @@ DORA = Method(
     ),
     paper="Liu et al., DoRA: Weight-Decomposed Low-Rank Adaptation, 2024, arXiv:2402.09353",
     application=APPLICATION,
+    adapter=ADAPTER,
     hooks=HOOKS,
     learning_rate=2e-4,
     settings=(
@@ -152,6 +203,7 @@ DORA = Method(
         base_bits(16, 4),
         ratio(1.0),
         fixed("update", "Update", "decomposed", "Magnitude and direction of the weights are learned apart."),
+        RANK_PATTERN,
     ),
     rates=RATES,
     capabilities=Capabilities(bases=(16, 4)),
@@ -167,9 +219,10 @@ PISSA = Method(
     ),
     paper="Meng et al., PiSSA: Principal Singular Values and Singular Vectors Adaptation of Large Language Models, 2024, arXiv:2404.02948",
     application=APPLICATION,
+    adapter=ADAPTER,
     hooks=HOOKS,
     learning_rate=1e-4,
-    settings=(RANK, alpha(16, "alpha / rank. The rank itself is usual here."), INPUT_DROPOUT, TARGETS, ratio(1.0), start("pissa")),
+    settings=_moving("pissa"),
     rates=RATES,
     capabilities=Capabilities(combines=True),
 )
@@ -184,9 +237,10 @@ OLORA = Method(
     ),
     paper="Büyükakyüz, OLoRA: Orthonormal Low-Rank Adaptation of Large Language Models, 2024, arXiv:2406.01775",
     application=APPLICATION,
+    adapter=ADAPTER,
     hooks=HOOKS,
     learning_rate=1e-4,
-    settings=(RANK, alpha(16, "alpha / rank. The rank itself is usual here."), INPUT_DROPOUT, TARGETS, ratio(1.0), start("olora")),
+    settings=_moving("olora"),
     rates=RATES,
     capabilities=Capabilities(combines=True),
 )
@@ -201,9 +255,10 @@ LORA_GA = Method(
     ),
     paper="Wang et al., LoRA-GA: Low-Rank Adaptation with Gradient Approximation, 2024, arXiv:2407.05000",
     application=APPLICATION,
+    adapter=ADAPTER,
     hooks=HOOKS,
     learning_rate=1e-4,
-    settings=(RANK, alpha(16, "alpha / rank. The rank itself is usual here."), INPUT_DROPOUT, TARGETS, ratio(1.0), start("lora_ga")),
+    settings=_moving("lora_ga"),
     rates=RATES,
     capabilities=Capabilities(tasks=("causal_lm",), combines=True),
 )
@@ -218,6 +273,7 @@ EVA = Method(
     ),
     paper="Paischer et al., Parameter Efficient Fine-tuning via Explained Variance Adaptation, 2024, arXiv:2410.07170",
     application=APPLICATION,
+    adapter=ADAPTER,
     hooks=HOOKS,
     learning_rate=2e-4,
     settings=(*_COMMON, base_bits(16, 8, 4), ratio(1.0), start("eva")),
@@ -235,6 +291,7 @@ LOFTQ = Method(
     ),
     paper="Li et al., LoftQ: LoRA-Fine-Tuning-Aware Quantization for Large Language Models, 2023, arXiv:2310.08659",
     application=APPLICATION,
+    adapter=ADAPTER,
     hooks=HOOKS,
     learning_rate=1e-4,
     settings=(
@@ -244,6 +301,7 @@ LOFTQ = Method(
         TARGETS,
         ratio(1.0),
         start("loftq"),
+        RANK_PATTERN,
     ),
     rates=RATES,
     capabilities=Capabilities(bases=(4,), combines=True),
@@ -259,9 +317,10 @@ LORA_PLUS = Method(
     ),
     paper="Hayou et al., LoRA+: Efficient Low Rank Adaptation of Large Models, 2024, arXiv:2402.12354",
     application=APPLICATION,
+    adapter=ADAPTER,
     hooks=HOOKS,
     learning_rate=5e-5,
-    settings=(*_COMMON, base_bits(16, 8, 4), ratio(16.0)),
+    settings=(*_COMMON, base_bits(16, 8, 4), ratio(16.0), RANK_PATTERN),
     rates=RATES,
     capabilities=Capabilities(bases=(16, 8, 4), combines=True),
 )

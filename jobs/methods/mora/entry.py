@@ -1,7 +1,15 @@
 """Catalogue entry of MoRA (torch-free)."""
 
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any
+
+from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
+from jobs.methods.targets import setting_unfit
+from jobs.models.frame import Frame, Layer
+from jobs.models.head_shapes import Shape
 
 MORA = Method(
     id="mora",
@@ -14,6 +22,7 @@ MORA = Method(
     ),
     paper="Jiang et al., MoRA: High-Rank Updating for Parameter-Efficient Fine-Tuning, 2024, arXiv:2405.12130",
     application="jobs.methods.mora.apply:apply",
+    adapter="jobs.methods.mora.entry:plan",
     learning_rate=3e-4,
     settings=(
         Setting(
@@ -41,3 +50,25 @@ MORA = Method(
     tuner="jobs.methods.mora.tuner",
     capabilities=Capabilities(bases=(16, 8, 4)),
 )
+
+
+def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The matrix M of each layer. Raises `UserError("method_setting")` where a layer is too small for one."""
+
+    def shapes(layer: Layer) -> dict[str, Shape]:
+        try:
+            size = side(layer.inputs, layer.outputs, settings["rank"], rotates=settings["operator"] == "rotation")
+        except ValueError as small:
+            raise setting_unfit("mora", "operator", f"cannot be rotation here: {small}") from None
+        return {"matrix": (size, size)}
+
+    return beside(frame, settings, "mora", shapes)
+
+
+def side(inputs: int, outputs: int, rank: int, *, rotates: bool) -> int:
+    """The side s of M for a layer of these sizes. Raises `ValueError` where nothing is left of it."""
+    found = min(isqrt((inputs + outputs) * rank), inputs, outputs)
+    found -= found % 2 if rotates else 0
+    if not found:
+        raise ValueError(f"a layer of {outputs} x {inputs} is too small to rotate")
+    return found

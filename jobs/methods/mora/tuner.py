@@ -17,13 +17,14 @@ above the smaller size, where rows or columns of M would go unused.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil, isqrt
+from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jobs.methods.mora.entry import side
 from jobs.methods.own import OwnConfig, register
 from jobs.methods.update import UpdateLayer, UpdateTuner
 
@@ -43,15 +44,6 @@ class MoraConfig(OwnConfig):
         super().__post_init__()
         if self.operator not in ("rotation", "sharing"):
             raise ValueError(f"operator is {self.operator!r}, neither rotation nor sharing")
-
-
-def side(inputs: int, outputs: int, rank: int, *, rotates: bool) -> int:
-    """The side s of M for a layer of these sizes. Raises `ValueError` where nothing is left of it."""
-    found = min(isqrt((inputs + outputs) * rank), inputs, outputs)
-    found -= found % 2 if rotates else 0
-    if not found:
-        raise ValueError(f"a layer of {outputs} x {inputs} is too small to rotate")
-    return found
 
 
 class MoraLinear(UpdateLayer):

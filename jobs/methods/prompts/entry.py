@@ -1,7 +1,14 @@
 """Catalogue entries of the prompt methods (torch-free)."""
 
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from jobs.methods.adapter import Adapter
 from jobs.methods.entry import VIRTUAL_TOKENS, Capabilities, Method, Setting
 from jobs.methods.settings import base_bits
+from jobs.models.frame import Frame
+from jobs.models.head_shapes import Shape
 
 _TOKENS = Setting(
     VIRTUAL_TOKENS,
@@ -35,6 +42,7 @@ PROMPT_TUNING = Method(
     ),
     paper="Lester, Al-Rfou and Constant, The Power of Scale for Parameter-Efficient Prompt Tuning, 2021, arXiv:2104.08691",
     application="jobs.methods.prompts.prompt:apply",
+    adapter="jobs.methods.prompts.entry:plan_prompt",
     hooks="jobs.methods.prompts.hooks:PromptHooks",
     learning_rate=3e-2,
     settings=(
@@ -65,6 +73,7 @@ PREFIX_TUNING = Method(
     ),
     paper="Li and Liang, Prefix-Tuning: Optimizing Continuous Prompts for Generation, 2021, arXiv:2101.00190",
     application="jobs.methods.prompts.prefix:apply",
+    adapter="jobs.methods.prompts.entry:plan_prefix",
     hooks="jobs.methods.prompts.hooks:PromptHooks",
     learning_rate=1e-2,
     settings=(
@@ -90,6 +99,7 @@ P_TUNING = Method(
     ),
     paper="Liu et al., GPT Understands, Too, 2021, arXiv:2103.10385",
     application="jobs.methods.prompts.encoder:apply",
+    adapter="jobs.methods.prompts.entry:plan_encoder",
     hooks="jobs.methods.prompts.hooks:PromptHooks",
     learning_rate=3e-3,
     settings=(
@@ -119,6 +129,7 @@ CPT = Method(
     ),
     paper="Blau et al., Context-aware Prompt Tuning: Advancing In-Context Learning with Adversarial Methods, 2024, arXiv:2410.17222",
     application="jobs.methods.prompts.context:apply",
+    adapter="jobs.methods.prompts.entry:plan_context",
     hooks="jobs.methods.prompts.hooks:CptHooks",
     learning_rate=1e-3,
     settings=(
@@ -162,3 +173,35 @@ CPT = Method(
     ),
     capabilities=Capabilities(tasks=("causal_lm",), bases=(16, 8, 4), merges=False, needs=("decoder",)),
 )
+
+
+def plan_prompt(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The embeddings of the virtual tokens."""
+    return Adapter({"embedding": (settings[VIRTUAL_TOKENS], frame.width)})
+
+
+def plan_prefix(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """Keys and values of the virtual tokens in every layer."""
+    return Adapter({"embedding": (settings[VIRTUAL_TOKENS], 2 * frame.depth * frame.cached)})
+
+
+def plan_encoder(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """The tokens, and the network that reads them: three layers, or two of an LSTM in both directions (its four gates have two biases each)
+    and two layers after it.
+    """
+    size, width = settings["size"], frame.width
+    found: dict[str, Shape] = {"embedding": (settings[VIRTUAL_TOKENS], width)}
+    inner = (width, size, size, width)
+    if settings["network"] == "LSTM":
+        inner = (2 * size, 2 * size, width)
+        for layer, inputs in enumerate((width, 2 * size)):
+            for direction in ("forward", "backward"):
+                found[f"lstm.{layer}.{direction}"] = (4 * size, inputs + size + 2)
+    for number, (inputs, outputs) in enumerate(pairwise(inner)):
+        found |= {f"layers.{number}.weight": (outputs, inputs), f"layers.{number}.bias": (outputs,)}
+    return Adapter(found)
+
+
+def plan_context(settings: Mapping[str, Any], frame: Frame) -> Adapter:
+    """A change of the embedding of each token of the examples, of which there are at most so many."""
+    return Adapter({"delta": (settings[VIRTUAL_TOKENS], frame.width)}, unknown="it hangs on the length of the rows that are chosen")

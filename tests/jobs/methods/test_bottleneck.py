@@ -15,6 +15,7 @@ from jobs.methods.bottlenecks import Block, BlockLayer, Form, KroneckerLinear
 from jobs.methods.places import find_places
 from jobs.methods.registry import get_method
 from jobs.methods.setup import Setup
+from jobs.methods.targets import frame_of
 from jobs.models.loading import load_model
 from jobs.run import apply_method, make_hooks
 from jobs.spec import TrainingSpec
@@ -47,7 +48,7 @@ PLACES = {
 
 @pytest.mark.parametrize("name", PLACES)
 def test_the_ends_of_the_modules_are_found_in_the_model(name):
-    found = find_places(plain_model(name), method="X")
+    found = find_places(frame_of(plain_model(name)), method="X")
     attention, feed_forward, reader = PLACES[name]
     assert (found.attention[0], found.feed_forward[0], found.inputs[feed_forward]) == (attention, feed_forward, reader)
     # two layers of one attention and one feed-forward module; T5's decoder has two of them and a cross-attention each
@@ -155,7 +156,7 @@ def watched(model: Any, places: dict[str, str]) -> dict[str, dict[str, torch.Ten
 def test_each_block_reads_what_it_should(name, method):
     """Behind a module: y + f(y). Beside it: y + f(x)."""
     model = stirred(applied(name, method))
-    seen = watched(model, find_places(plain_model(name), method="X").inputs)
+    seen = watched(model, find_places(frame_of(plain_model(name)), method="X").inputs)
     logits(model)
     assert len(seen) == (4 if name == "t5" else 2)
     for place, kept in seen.items():

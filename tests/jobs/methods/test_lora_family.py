@@ -89,7 +89,7 @@ def test_lora_plus_gives_b_sixteen_times_the_rate():
 @pytest.mark.parametrize(
     ("method", "fused"),
     [("lora", True), ("rslora", True), ("pissa", True), ("eva", True), ("lora_plus", True), ("qlora", True), ("loftq", True),
-     ("dora", False), ("adalora", False), ("lora_8bit", False)],
+     ("dora", False), ("adalora", False), ("lora_8bit", True)],
 )  # fmt: skip
 def test_one_product_is_taken_where_the_update_is_plain_and_nowhere_else(folder, method, fused):
     """And either way it gives what PEFT's own forward gives."""

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from jobs.methods.mora.tuner import MoraConfig, MoraLinear, side
+from jobs.methods.mora.entry import side
+from jobs.methods.mora.tuner import MoraConfig, MoraLinear
 from jobs.methods.registry import get_method
 from jobs.methods.setup import Setup
 from jobs.models.loading import load_model

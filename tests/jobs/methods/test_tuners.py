@@ -20,14 +20,12 @@ from transformers import (
 )
 
 from jobs.errors import UserError
-from jobs.methods.bitfit.apply import bias_layers
 from jobs.methods.boft.kernel import BlockDiagonal
 from jobs.methods.hooks import Hooks
 from jobs.methods.ia3 import down_layers, key_value_layers
-from jobs.methods.ln_tuning import norm_layers
 from jobs.methods.registry import get_method
 from jobs.methods.setup import Setup
-from jobs.methods.targets import divisor
+from jobs.methods.targets import divisor, frame_of
 from jobs.methods.tuning import merged
 from jobs.run import apply_method
 from jobs.training.optimiser import grouped
@@ -236,23 +234,23 @@ LAYERS = {
 def test_ia3_finds_keys_values_and_the_way_down(architecture):
     model = base(architecture)
     stem = {"llama": "model.layers", "gpt2": "transformer.h"}.get(architecture, f"{architecture}.encoder.layer")
-    for found, ends in zip((key_value_layers(model), down_layers(model)), LAYERS[architecture], strict=True):
-        assert found == sorted(f"{stem}.{layer}.{end}" for layer in range(2) for end in ends)
+    for select, ends in zip((key_value_layers, down_layers), LAYERS[architecture], strict=True):
+        assert [layer.name for layer in select(frame_of(model))] == sorted(f"{stem}.{layer}.{end}" for layer in range(2) for end in ends)
 
 
 def test_ia3_finds_them_in_encoder_and_decoder():
     blocks = [f"encoder.block.{layer}.layer.0.SelfAttention" for layer in range(2)]
     blocks += [f"decoder.block.{layer}.layer.{place}" for layer in range(2) for place in ("0.SelfAttention", "1.EncDecAttention")]
-    model = base("t5")
-    assert key_value_layers(model) == sorted(f"{block}.{name}" for block in blocks for name in "kv")
+    frame = frame_of(base("t5"))
+    assert [layer.name for layer in key_value_layers(frame)] == sorted(f"{block}.{name}" for block in blocks for name in "kv")
     feed_forward = [f"{half}.block.{layer}.layer.{place}" for half, place in (("encoder", 1), ("decoder", 2)) for layer in range(2)]
-    assert down_layers(model) == sorted(f"{block}.DenseReluDense.wo" for block in feed_forward)
+    assert [layer.name for layer in down_layers(frame)] == sorted(f"{block}.DenseReluDense.wo" for block in feed_forward)
 
 
 @pytest.mark.parametrize(("architecture", "count"), [("llama", 5), ("gpt2", 5), ("bert", 5), ("roberta", 5), ("t5", 12)])
 def test_norms_are_found_whatever_they_are_called(architecture, count):
     model = base(architecture)
-    names = norm_layers(model)
+    names = [norm.name for norm in frame_of(model).norms]
     norms = {name.removesuffix(".weight") for name, weight in model.named_parameters() if "norm" in name.lower() or ".ln_" in name}
     assert set(names) == {name.removesuffix(".bias") for name in norms}
     assert len(names) == count
@@ -286,7 +284,7 @@ def test_bitfit_trains_every_bias_but_the_heads(architecture, tmp_path):
     biases = {
         name.removesuffix(".bias"): bias for name, bias in plain.named_parameters() if name.endswith(".bias") and "classifier" not in name
     }
-    assert bias_layers(plain) == sorted(biases)
+    assert {name.removesuffix(".delta") for name in get_method("bitfit").plan_adapter({}, frame_of(plain)).weights} == biases.keys()
     task = "sequence_classification" if architecture == "bert" else "causal_lm"
     model = tuned("bitfit", architecture, setup=Setup(seed=0, task=task))
     changes = {name: weight for name, weight in trained(model).items() if "bitfit" in name}
