@@ -62,7 +62,8 @@ def labels(run: Run) -> dict[str, Any]:
 
 def _parts(run: Run) -> list[Part]:
     parts = parts_of(run)
-    runs = Run.objects.filter(team=run.team_id).defer("spec", "summary").in_bulk([run_id for run_id, _, _ in parts])
+    there = Run.objects.filter(team=run.team_id).select_related("dataset_version__dataset").defer("spec", "summary")
+    runs = there.in_bulk([run_id for run_id, _, _ in parts])
     return [Part(name, weight, runs.get(run_id)) for run_id, name, weight in parts]
 
 
