@@ -199,9 +199,7 @@ CATALOGUE: dict[str, ErrorText] = {
     "task_cannot": ErrorText(
         "{method} does not train for the task {task}; it trains for: {known}.", "Choose another method, or another task for the run."
     ),
-    "task_unfit": ErrorText(
-        "A run cannot train for the task {task}: {reason}.", "Choose another task, or another base model or dataset."
-    ),
+    "task_unfit": ErrorText("A run cannot train for the task {task}: {reason}.", "Choose another task, or another base model or dataset."),
     "checkpointing_cannot": ErrorText(
         "{method} does not work with gradient checkpointing: what it learns lies in the cache, which checkpointing leaves out.",
         "Switch gradient checkpointing off (a smaller micro-batch saves memory too), or choose another method.",

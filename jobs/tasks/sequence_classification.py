@@ -11,12 +11,11 @@ from jobs.errors import UserError
 from jobs.evaluation.metrics import classification
 from jobs.models.heads import Head, labels_config
 from jobs.spec import Task
+from jobs.tasks.obstacles import MOST_LABELS
 from jobs.tasks.reading import Record, Source
 from jobs.tasks.text import TextWork
 from jobs.tasks.work import Answer, Held, Judged
 from jobs.training.loss import DatasetLoss
-
-MOST_LABELS = 1000
 
 
 class SequenceClassification(TextWork):

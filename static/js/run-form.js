@@ -1,6 +1,6 @@
 // The form of a new run: only the chosen method's settings are shown, its learning rate is the placeholder, methods that do not fit the base
-// model or the task, and tasks that base model or dataset do not serve, are greyed out with their reason, and so is recomputing where the method does not bear it; a word finds a method, the effective batch
-// is counted.
+// model or the task, and tasks that base model or dataset do not serve, are greyed out with their reason, and so is recomputing where the
+// method does not bear it; a word finds a method, the effective batch is counted.
 
 const form = document.getElementById("run-form");
 const byName = (name) => form.elements.namedItem(name);

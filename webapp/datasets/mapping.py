@@ -10,7 +10,8 @@ from django.utils.translation import gettext_lazy as _
 
 from jobs.data.formats import CERTAIN_ENOUGH, mapping_from_json
 from jobs.errors import UserError
-from jobs.spec import Format, Mapping
+from jobs.spec import Format, Mapping, Task
+from jobs.tasks.obstacles import rows_obstacle
 from webapp.datasets.models import DatasetVersion
 
 # A text, or one that is translated when it is shown.
@@ -109,6 +110,12 @@ def suggested_mapping(version: DatasetVersion) -> Mapping:
     if mapping is None:
         raise UserError("format_unknown", columns=", ".join(columns_of(version)) or "(none)")
     return mapping
+
+
+def unfit_rows(task: Task, version: DatasetVersion) -> str:
+    """One clause that says why the rows of a ready version do not serve a task; empty where they do."""
+    labels = version.report.get("labels") or {}
+    return rows_obstacle(task, mapping_from_json(version.mapping), labels.get("distinct"))
 
 
 def columns_of(version: DatasetVersion) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from django import forms
@@ -12,16 +10,18 @@ from django.forms import BoundField
 from django.utils.translation import gettext_lazy as _
 
 from jobs.errors import UserError
-from jobs.methods.entry import Method
-from jobs.methods.obstacles import obstacle
 from jobs.methods.registry import all_methods
 from jobs.spec import DataSpec, EvaluationSpec, ExportSpec, RunSpec, TrainingSpec
+from jobs.tasks.registry import ENTRIES
 from webapp.accounts.models import Team
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
 from webapp.runs.fields import setting_field, setting_name, spec_field
+from webapp.runs.method_choice import FAMILIES, Family, MethodCard
+from webapp.runs.method_choice import obstacles_of as method_obstacles
 from webapp.runs.models import Run, Worker
 from webapp.runs.services.specs import with_adapters
+from webapp.runs.task_choice import TaskCard, first_fitting, obstacle_of, obstacles_of
 
 
 class Words(NamedTuple):
@@ -172,50 +172,6 @@ FIELDS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class MethodCard:
-    """A method as the form shows it: its entry, its settings as bound fields, and why it does not fit ("" where it does)."""
-
-    method: Method
-    fields: list[BoundField]
-    chosen: bool
-    obstacle: str
-
-    @property
-    def brief(self) -> str:
-        """The first sentence of the summary."""
-        return self.method.summary.split(". ")[0].rstrip(".") + "."
-
-    @property
-    def rest(self) -> str:
-        """What follows it."""
-        return self.method.summary.partition(". ")[2]
-
-
-@dataclass(frozen=True)
-class Family:
-    """The methods of one mechanism, in the catalogue's order."""
-
-    label: Any
-    cards: list[MethodCard]
-
-    @property
-    def open(self) -> bool:
-        """Whether it is shown at once: where most people find theirs, and where the chosen one is."""
-        return any(card.chosen or card.method.id in ("full", "lora") for card in self.cards)
-
-
-FAMILIES = {
-    "full": _("All weights"),
-    "low-rank": _("Low-rank updates"),
-    "reparametrisation": _("Other updates of the weights"),
-    "sparse": _("Sparse updates"),
-    "adapters": _("Adapters between the layers"),
-    "selective": _("A few of the model's own weights"),
-    "prompts": _("Learned prompts"),
-}
-
-
 class RunForm(forms.Form):
     """A new run of `team`. `parameters()` of a valid form are the keyword arguments of `services.create.create_run`."""
 
@@ -229,6 +185,7 @@ class RunForm(forms.Form):
     base_model = forms.ModelChoiceField(
         BaseModel.objects.none(), label=_("Base model"), empty_label=None, help_text=_("The model that the training starts from."),
     )  # fmt: skip
+    task = forms.ChoiceField(label=_("Task"), widget=forms.RadioSelect, choices=[(entry.id, entry.name) for entry in ENTRIES])
     method = forms.ChoiceField(label=_("Method"), widget=forms.RadioSelect)
     adapters = forms.ModelMultipleChoiceField(
         Run.objects.none(), label=_("Finished runs to build on"), required=False, widget=forms.CheckboxSelectMultiple,
@@ -245,6 +202,8 @@ class RunForm(forms.Form):
         self._choose("dataset_version", versions.select_related("dataset").order_by("-created_at"))
         self._choose("base_model", models.order_by("created_at"))
         self._choose("adapters", with_adapters(team).select_related("base_model").order_by("-created_at"))
+        # Asked for when the form is drawn: what it is filled in with decides.
+        self.fields["task"].initial = lambda: first_fitting(self._row("base_model"), self._row("dataset_version"))
         method = self.fields["method"]
         assert isinstance(method, forms.ChoiceField)  # noqa: S101 - for the type checker
         method.choices = [(each.id, each.name) for each in self.methods.values()]
@@ -286,32 +245,23 @@ class RunForm(forms.Form):
             for name in dict.fromkeys(card.method.family for card in cards)
         ]
 
-    def obstacles(self) -> dict[str, dict[str, str]]:
-        """Why methods do not fit, by the base model's id and the method's; what fits is left out."""
+    def tasks(self) -> list[TaskCard]:
+        """The tasks to choose from."""
+        chosen, model, version = self["task"].value(), self._row("base_model"), self._row("dataset_version")
+        return [TaskCard(entry, entry.id == chosen, obstacle_of(entry.id, model, version)) for entry in ENTRIES]
+
+    def task_obstacles(self) -> dict[str, dict[str, dict[str, str]]]:
+        """Why tasks do not fit (`task_choice.obstacles_of`)."""
+        return obstacles_of(self._rows("base_model"), self._rows("dataset_version"))
+
+    def obstacles(self) -> dict[str, dict[str, dict[str, str]]]:
+        """Why methods do not fit (`method_choice.obstacles_of`)."""
         kinds = {worker.device.get("kind", "") for worker in self.workers} - {""}
-        there: dict[Any, Counter[str]] = {}
-        for base_id, method in with_adapters(self.team).values_list("base_model_id", "method"):
-            there.setdefault(base_id, Counter())[method] += 1
-        found: dict[str, dict[str, str]] = {}
-        for model in self._models():
-            reasons = {
-                method.id: obstacle(
-                    method,
-                    task="causal_lm",
-                    facts=model.facts,
-                    model=model.name,
-                    device_kinds=kinds,
-                    adapters=there.get(model.pk, {}),
-                )
-                for method in self.methods.values()
-            }
-            found[str(model.pk)] = {name: reason for name, reason in reasons.items() if reason}
-        return found
+        return method_obstacles(self.team, self._rows("base_model"), kinds)
 
     def _cards(self) -> list[MethodCard]:
-        chosen, models = self["method"].value(), [str(model.pk) for model in self._models()]
-        base = str(self["base_model"].value())
-        reasons = self.obstacles().get(base if base in models else next(iter(models), ""), {})
+        chosen, model = self["method"].value(), self._row("base_model")
+        reasons = self.obstacles().get(str(model.pk), {}).get(self["task"].value(), {}) if model else {}
         return [
             MethodCard(
                 method=method,
@@ -322,10 +272,15 @@ class RunForm(forms.Form):
             for method in self.methods.values()
         ]
 
-    def _models(self) -> list[BaseModel]:
-        field = self.fields["base_model"]
+    def _rows(self, name: str) -> list[Any]:
+        field = self.fields[name]
         assert isinstance(field, forms.ModelChoiceField)  # noqa: S101 - for the type checker
         return list(field.queryset or ())
+
+    def _row(self, name: str) -> Any:
+        """The row that the form shows as chosen: the first where none is."""
+        chosen, rows = str(self[name].value()), self._rows(name)
+        return next((row for row in rows if str(row.pk) == chosen), next(iter(rows), None))
 
     # -- what the service takes ----------------------------------------------------------------------------------------
 
@@ -355,6 +310,7 @@ class RunForm(forms.Form):
             "name": data["name"] or f"{data['dataset_version'].dataset.name}-{method.id}",
             "dataset_version": data["dataset_version"],
             "base_model": data["base_model"],
+            "task": data["task"],
             "method": method.id,
             "settings": {name: value for name, value in given.items() if value not in (None, "")},
             "adapters": list(data.get("adapters") or ()),
@@ -380,7 +336,8 @@ def initial_of(run: Run) -> dict[str, Any]:
     spec = RunSpec.from_json(run.spec)
     body = spec.to_json()
     values: dict[str, Any] = {
-        "name": run.name, "dataset_version": run.dataset_version_id, "base_model": run.base_model_id, "method": run.method,
+        "name": run.name, "dataset_version": run.dataset_version_id, "base_model": run.base_model_id, "task": spec.task,
+        "method": run.method,
     }  # fmt: skip
     for words in FIELDS:
         group, _dot, name = words.path.partition(".")

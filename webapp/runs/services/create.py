@@ -14,9 +14,12 @@ from jobs.errors import UserError
 from jobs.methods.entry import Method
 from jobs.methods.obstacles import obstacle
 from jobs.methods.registry import get_method
-from jobs.spec import RunSpec
+from jobs.spec import RunSpec, Task
+from jobs.tasks.obstacles import model_obstacle
+from jobs.tasks.registry import get_task
 from webapp.accounts.models import Team, User
 from webapp.catalog.models import BaseModel
+from webapp.datasets.mapping import unfit_rows
 from webapp.datasets.models import DatasetVersion
 from webapp.runs.kinds import Kind
 from webapp.runs.models import Run, Worker
@@ -37,24 +40,64 @@ def create_run(
     base_model: BaseModel,
     method: str,
     settings: dict[str, Any],
+    task: Task = "causal_lm",
     adapters: Sequence[Run] = (),
     training: dict[str, Any],
     evaluation: dict[str, Any],
     export: dict[str, Any],
     seed: int,
     validation_share: float = 0.0,
+    kind: Kind = Kind.TRAIN,
 ) -> Run:
-    """Queues a new run of `team`. The dicts are the parts of a `jobs.spec.RunSpec`; what they leave out takes its default.
+    """Queues a new run of `team`: a training, or the analysis of one. The dicts are the parts of a `jobs.spec.RunSpec`; what they leave out
+    takes its default.
 
     Raises `UserError`, whose `where["field"]` names the field at fault, before anything is written.
     """
-    _check_inputs(team, name, dataset_version, base_model)
+    check_inputs(team, name, dataset_version, base_model)
+    check_task(task, dataset_version, base_model)
     entry = get_method(method)
+    entry.resolve(settings)
+    _check_method(team, entry, task, base_model, adapters)
+    spec = spec_of(
+        name=name, dataset_version=dataset_version, base_model=base_model, method=method, settings=settings, task=task, adapters=adapters,
+        training=training, evaluation=evaluation, export=export, seed=seed, validation_share=validation_share,
+    )  # fmt: skip
+    entry.check_checkpointing(wanted=spec.training.gradient_checkpointing)
+    check_devices(entry, spec)
+    return queue_run(
+        kind=kind,
+        team=team,
+        user=user,
+        name=name.strip(),
+        dataset_version=dataset_version,
+        base_model=base_model,
+        method=method,
+        spec=spec.to_json(),
+    )
+
+
+def spec_of(
+    *,
+    name: str,
+    dataset_version: DatasetVersion,
+    base_model: BaseModel,
+    method: str,
+    settings: dict[str, Any],
+    task: Task = "causal_lm",
+    adapters: Sequence[Run] = (),
+    training: dict[str, Any],
+    evaluation: dict[str, Any],
+    export: dict[str, Any],
+    seed: int,
+    validation_share: float = 0.0,
+) -> RunSpec:
+    """The whole spec that the parameters of `create_run` make, names in the place of paths. Raises `UserError` for what no run can have."""
     # The defaults are written out: a later version of the catalogue must not change what this run means.
-    resolved = entry.resolve(settings)
-    _check_method(team, entry, base_model, adapters)
-    spec = placeholder_spec(
+    resolved = get_method(method).resolve(settings)
+    return placeholder_spec(
         {
+            "task": task,
             "method": {"id": method, "settings": resolved, "adapters": [str(run.id) for run in adapters]},
             "training": training,
             "evaluation": evaluation,
@@ -66,21 +109,10 @@ def create_run(
         base_model,
         validation_share,
     )
-    entry.check_checkpointing(wanted=spec.training.gradient_checkpointing)
-    _check_devices(entry, spec)
-    return queue_run(
-        kind=Kind.TRAIN,
-        team=team,
-        user=user,
-        name=name.strip(),
-        dataset_version=dataset_version,
-        base_model=base_model,
-        method=method,
-        spec=spec.to_json(),
-    )
 
 
-def _check_inputs(team: Team, name: str, version: DatasetVersion, base_model: BaseModel) -> None:
+def check_inputs(team: Team, name: str, version: DatasetVersion, base_model: BaseModel) -> None:
+    """Refuses a name, data or a base model that a run of `team` cannot have. Raises `UserError`."""
     if not name.strip() or len(name.strip()) > NAME_LENGTH:
         raise UserError("run_name", limit=NAME_LENGTH, where={"field": "name"})
     if version.dataset.team_id != team.id or version.state != DatasetVersion.State.READY:
@@ -89,8 +121,15 @@ def _check_inputs(team: Team, name: str, version: DatasetVersion, base_model: Ba
         raise UserError("model_not_ready", name=base_model.name, where={"field": "base_model"})
 
 
-def _check_method(team: Team, method: Method, base_model: BaseModel, adapters: Sequence[Run]) -> None:
-    """Refuses a method that does not fit the base model, and adapters that it cannot build on."""
+def check_task(task: Task, version: DatasetVersion, base_model: BaseModel) -> None:
+    """Refuses, by `UserError`, a task that the base model or the dataset does not serve."""
+    name = get_task(task).name
+    if reason := model_obstacle(task, base_model.facts, base_model.name) or unfit_rows(task, version):
+        raise UserError("task_unfit", task=name, reason=reason, where={"field": "task"})
+
+
+def _check_method(team: Team, method: Method, task: Task, base_model: BaseModel, adapters: Sequence[Run]) -> None:
+    """Refuses a method that does not fit task and base model, and adapters that it cannot build on."""
     method.check_adapters([str(run.id) for run in adapters])
     for run in adapters:
         fits = run.team_id == team.id and run.base_model_id == base_model.id and run.method in method.capabilities.adapters_of
@@ -98,7 +137,7 @@ def _check_method(team: Team, method: Method, base_model: BaseModel, adapters: S
             raise UserError("adapter_unfit", run=run.name, method=method.name, model=base_model.name, where={"field": "adapters"})
     reason = obstacle(
         method,
-        task="causal_lm",
+        task=task,
         facts=base_model.facts,
         model=base_model.name,
         device_kinds=(),  # what the workers can do is asked of each of them
@@ -108,8 +147,8 @@ def _check_method(team: Team, method: Method, base_model: BaseModel, adapters: S
         raise UserError("method_cannot", method=method.name, reason=reason, instead="Choose another method.", where={"field": "method"})
 
 
-def _check_devices(method: Method, spec: RunSpec) -> None:
-    """Refuses what no worker that we know of can do. Where none has been seen yet, the run waits in the queue for one."""
+def check_devices(method: Method, spec: RunSpec) -> None:
+    """Refuses, by `UserError`, what no worker that we know of can do. Where none has been seen yet, the run waits in the queue for one."""
     recent = Now() - timedelta(seconds=ENV.worker_forget_seconds)
     devices = [device for device in Worker.objects.filter(queue=TRAIN_QUEUE, seen_at__gt=recent).values_list("device", flat=True) if device]
     refusals = [refusal for device in devices if (refusal := _refusal(method, spec, device))]

@@ -32,7 +32,7 @@ def with_adapters(team: Team) -> QuerySet[Run]:
     return Run.objects.filter(team=team, state=State.SUCCEEDED, artifacts__kind=Artifact.Kind.ADAPTER).distinct()
 
 
-def _adapter_of(run_id: str) -> Path:
+def adapter_of(run_id: str) -> Path:
     """The zip of a run's newest adapter; where the run was deleted, a place where none is, so that the training says what is missing."""
     artifact = Artifact.objects.filter(run_id=run_id, kind=Artifact.Kind.ADAPTER).order_by("-attempt").first()
     return artifact.file.resolve() if artifact else Run(id=run_id).folder.resolve() / "adapter.zip"
@@ -47,7 +47,7 @@ def for_worker(run: Run) -> RunSpec:
         return None if name is None else str(folder / name)
 
     data = replace(spec.data, train=str(folder / spec.data.train), validation=absolute(spec.data.validation), test=absolute(spec.data.test))
-    method = replace(spec.method, adapters=[str(_adapter_of(name)) for name in spec.method.adapters])
+    method = replace(spec.method, adapters=[str(adapter_of(name)) for name in spec.method.adapters])
     return replace(spec, model=replace(spec.model, path=str(run.base_model.folder.resolve())), data=data, method=method)
 
 
@@ -59,6 +59,7 @@ def parameters_of(run: Run) -> dict[str, Any]:
         "dataset_version": run.dataset_version,
         "base_model": run.base_model,
         "method": run.method,
+        "task": spec.get("task", "causal_lm"),
         "settings": dict(spec["method"]["settings"]),
         "adapters": list(with_adapters(run.team).filter(pk__in=spec["method"].get("adapters", []))),
         "training": dict(spec["training"]),
