@@ -9,7 +9,7 @@ SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test lint format types check-migrations tests methods-matrix demo pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate methods-study
+.PHONY: help run setup setup-dev test lint format types check-migrations tests methods-matrix demo pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate methods-study rates-study rank-study
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
@@ -101,12 +101,20 @@ bench-merge: setup ## python -m jobs merge against merge_and_unload + save_pretr
 	$(PY) -m benchmarks.merge $(if $(RUNS),--runs $(RUNS))
 
 bench-estimate: setup ## the estimated memory of a run against the measured one, full, LoRA and QLoRA: make bench-estimate METHODS=lora,qlora
-	$(PY) -m benchmarks.estimate $(if $(METHODS),--methods $(METHODS)) $(if $(PRECISION),--precision $(PRECISION))
+	$(PY) -m benchmarks.estimate $(if $(METHODS),--methods $(METHODS)) $(if $(PRECISION),--precision $(PRECISION)) $(if $(LENGTHS),--lengths $(LENGTHS)) \
+	  $(if $(CHECKPOINTING),--checkpointing)
 
 methods-study: setup ## the same rows under several methods and seeds: cost and accuracy, side by side: make methods-study DATA=... METHODS=lora,dora SEEDS=0,1
 	$(PY) -m benchmarks.methods_study $(if $(DATA),--data $(DATA)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	  $(if $(ROWS),--rows $(ROWS)) $(if $(TEST_ROWS),--test-rows $(TEST_ROWS)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
 	  $(if $(LEARNING_RATE),--learning-rate $(LEARNING_RATE)) $(if $(WITHOUT),--without $(WITHOUT)) $(if $(RESULTS),--results $(RESULTS))
+
+rates-study: setup ## every method at its own learning rate and around it, on a writer and a small encoder: make rates-study METHODS=lora,ia3 BASES=encoder
+	$(PY) -m benchmarks.rates_study $(if $(METHODS),--methods $(METHODS)) $(if $(BASES),--bases $(BASES)) $(if $(RESULTS),--results $(RESULTS))
+
+rank-study: setup ## whether the rank that the analysis suggests is the best of a grid: make rank-study DATA=... TASKS=tickets RANKS=4,16,64 SEEDS=0,1
+	$(PY) -m benchmarks.rank_study $(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS)) $(if $(RANKS),--ranks $(RANKS)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	  $(if $(ROWS),--rows $(ROWS)) $(if $(TEST_ROWS),--test-rows $(TEST_ROWS)) $(if $(STEPS),--steps $(STEPS)) $(if $(RESULTS),--results $(RESULTS))
 
 pin: ## resolve requirements*.in anew
 	PYTHON=$(PYTHON) tools/pin.sh
