@@ -7,6 +7,7 @@ from typing import Any
 
 from webapp.runs.kinds import Kind
 from webapp.runs.models import Run
+from webapp.runs.services import compositions
 from webapp.runs.services.specs import for_worker
 
 
@@ -14,7 +15,11 @@ def _of_training(run: Run) -> dict[str, Any]:
     return for_worker(run).to_json()
 
 
-SPECS: dict[Kind, Callable[[Run], dict[str, Any]]] = {Kind.TRAIN: _of_training, Kind.ANALYSE: _of_training}
+SPECS: dict[Kind, Callable[[Run], dict[str, Any]]] = {
+    Kind.TRAIN: _of_training,
+    Kind.COMPOSE: compositions.for_worker,
+    Kind.ANALYSE: _of_training,
+}
 
 
 def handed(run: Run) -> dict[str, Any]:
