@@ -56,7 +56,8 @@ def origin(run: Run) -> Origin:
     trained = RunSpec.from_json(run.spec)
     training = trained.training
     measured = {"max_length": training.max_length, "loss_on": training.loss_on, "precision": training.precision}
-    bits = get_method(trained.method.id).base_bits(trained.method.settings)
+    method = get_method(trained.method.id)
+    bits = method.base_bits(method.resolve(dict(trained.method.settings)))
     return Origin(asdict(trained.data), trained.seed, bits, measured)
 
 
