@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psutil
@@ -102,26 +103,79 @@ def logits_of(model: Any, rows: Sequence[Any], precision: str, read: Read = caus
 
 @contextmanager
 def widened(model: Any) -> Iterator[None]:
-    """`model` with its 16-bit parameters in float32, and 4-bit layers computing in it; afterwards as before, bit for bit."""
-    narrow = [(parameter, parameter.dtype) for parameter in model.parameters() if parameter.dtype in (torch.bfloat16, torch.float16)]
+    """`model` computing in float32, quantised layers too; afterwards as before, with the same tensors.
+
+    The 16-bit weights of a block (a decoder layer) are float32 while it runs, those outside of blocks all the time.
+    """
     layers = [(module, module.compute_dtype) for module in model.modules() if hasattr(module, "compute_dtype")]
-    try:
-        for parameter, _ in narrow:
-            parameter.data = parameter.data.float()
-        for layer, _ in layers:
-            layer.compute_dtype = torch.float32
-        yield
-    finally:
-        for parameter, dtype in narrow:
-            parameter.data = parameter.data.to(dtype)
-        for layer, dtype in layers:
-            layer.compute_dtype = dtype
+    blocks, rest = _blocks(model)
+    with ExitStack() as stack:
+        for block, weights in blocks.items():
+            own = _Wide(weights)
+            stack.callback(own.end)
+            stack.callback(block.register_forward_pre_hook(partial(_call, own.begin)).remove)
+            stack.callback(block.register_forward_hook(partial(_call, own.end), always_call=True).remove)
+        outside = _Wide(rest)
+        stack.callback(outside.end)
+        outside.begin()
+        try:
+            for layer, _ in layers:
+                layer.compute_dtype = torch.float32
+            yield
+        finally:
+            for layer, dtype in layers:
+                layer.compute_dtype = dtype
+
+
+class _Wide:
+    """16-bit weights, in float32 from `begin` to `end`; the narrow tensors are kept, for they may be views of others or of a file."""
+
+    def __init__(self, weights: Sequence[torch.nn.Parameter]) -> None:
+        self._weights = weights
+        self._narrow: list[torch.Tensor] = []
+
+    def begin(self) -> None:
+        self._narrow = [weight.data for weight in self._weights]
+        for weight in self._weights:
+            weight.data = weight.data.float()
+
+    def end(self) -> None:
+        for weight, narrow in zip(self._weights, self._narrow, strict=False):  # nothing is kept before `begin`
+            weight.data = narrow
+        self._narrow = []
+
+
+def _call(act: Callable[[], None], *_: Any) -> None:
+    act()
+
+
+def _blocks(model: torch.nn.Module) -> tuple[dict[torch.nn.Module, list[torch.nn.Parameter]], list[torch.nn.Parameter]]:
+    """The 16-bit weights by block, and those that are outside of blocks too. Blocks are the layers that transformers can checkpoint: they
+    are called as modules, and nothing else reads what is in them.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    def narrow(modules: Iterable[torch.nn.Module]) -> dict[int, torch.nn.Parameter]:
+        found = (weight for module in modules for weight in module.parameters(recurse=False))
+        return {id(weight): weight for weight in found if weight.dtype in (torch.bfloat16, torch.float16)}
+
+    blocks: list[torch.nn.Module] = []
+    within: set[torch.nn.Module] = set()
+    for module in model.modules():  # a module comes before what is in it
+        if module not in within and isinstance(module, GradientCheckpointingLayer):
+            blocks.append(module)
+            within.update(module.modules())
+    rest = narrow(module for module in model.modules() if module not in within)
+    own = {block: [weight for name, weight in narrow(block.modules()).items() if name not in rest] for block in blocks}
+    return own, list(rest.values())
 
 
 def _room_for_float32(model: Any) -> bool:
-    """Whether memory holds the model widened to float32 and, beside it, its merged form in float32."""
+    """Whether memory holds, beside the model, another of its weights, and what is widened of either."""
     device = next(model.parameters()).device
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    numbers = base.num_parameters()
-    return bool(free > 2 * 4 * numbers)
+    blocks, rest = _blocks(model)
+    widest = max((sum(weight.numel() for weight in weights) for weights in blocks.values()), default=0)
+    wide = 4 * (widest + sum(weight.numel() for weight in rest))
+    return bool(free > next(model.parameters()).element_size() * base.num_parameters() + 2 * wide)

@@ -20,6 +20,7 @@ from jobs.methods.registry import get_method
 from jobs.methods.setup import Setup
 from jobs.models.loading import load_model
 from jobs.spec import DataSpec, ExportSpec, MethodSpec, ModelSpec, RunSpec
+from jobs.training import fused_lora
 from tests.tiny import make_tiny_model, tiny_config, tiny_tokenizer
 
 HELD_OUT = [list(b"the quick brown fox jumps over it"), list(b"a lazy dog sleeps"), list(b"seven of nine")]
@@ -291,6 +292,36 @@ def test_widening_leaves_the_model_as_it_was(tmp_path, method):
     assert 0 < largest_difference(before, [logits.tolist() for logits in wide]) < 1
     assert all(torch.equal(value, state[name]) and value.dtype == state[name].dtype for name, value in context.model.state_dict().items())
     assert largest_difference(before, [logits.tolist() for logits in logits_of(context.model, HELD_OUT, "bfloat16")]) == 0
+
+
+def test_one_block_is_widened_at_a_time_and_its_weights_are_the_same_tensors_afterwards(tmp_path):
+    context, _ = tuned_context(tmp_path, "lora", precision="bfloat16", dtype=torch.bfloat16)
+    joined, weights = fused_lora.fuse(context.model, lambda: logits_of(context.model, HELD_OUT[:1], "bfloat16"), packed_weights=True), []
+    places = {name: weight.data_ptr() for name, weight in context.model.named_parameters()}
+    blocks = context.model.get_base_model().model.layers
+
+    def note(layer, _given):
+        weights.append([block.mlp.up_proj.base_layer.weight.dtype for block in blocks])
+
+    hooks = [block.mlp.register_forward_pre_hook(note) for block in blocks]
+    logits_of(context.model, HELD_OUT[:1], "float32")
+    for hook in hooks:
+        hook.remove()
+    assert weights == [[torch.float32, torch.bfloat16], [torch.bfloat16, torch.float32]]
+    assert {name: weight.data_ptr() for name, weight in context.model.named_parameters()} == places
+    views = {base.weight.untyped_storage().data_ptr() for group in joined.groups for base in group.bases}
+    assert views == {group.joined.untyped_storage().data_ptr() for group in joined.groups}
+
+
+def test_an_error_on_the_way_leaves_no_weight_widened(tmp_path):
+    context, _ = tuned_context(tmp_path, "lora", precision="bfloat16", dtype=torch.bfloat16)
+    before = {name: weight.dtype for name, weight in context.model.named_parameters()}
+    hook = context.model.get_base_model().model.layers[1].mlp.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        logits_of(context.model, HELD_OUT[:1], "float32")
+    hook.remove()
+    assert {name: weight.dtype for name, weight in context.model.named_parameters()} == before
+    assert set(before.values()) == {torch.bfloat16, torch.float32}
 
 
 @pytest.mark.parametrize(("method", "merge", "names"), [("lora", "none", ["adapter"]), ("lora", "both", ["adapter", "merged"])])
