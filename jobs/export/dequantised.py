@@ -72,9 +72,12 @@ def requantised_weights(base: Path, precision: str, head: Head = CAUSAL) -> Dequ
 
 
 def _dense_8bit(layer: Any) -> torch.Tensor:
-    """Codes of -127 to 127, each row by a scale of its own: its largest absolute value."""
-    scales = layer.weight.SCB if layer.state.SCB is None else layer.state.SCB
-    dense: torch.Tensor = layer.weight.data.float() * (scales.float()[:, None] / 127)
+    import torch
+
+    from jobs.models.int8 import write_dense
+
+    dense = torch.empty(layer.weight.shape, device=layer.weight.device)
+    write_dense(layer, dense)
     return dense
 
 

@@ -50,12 +50,21 @@ def load_model(folder: Path, *, precision: str, trains_base: bool, bits: int = 1
         )
     except (OSError, ValueError, KeyError) as failure:
         raise UserError("model_unusable", reason=_first_line(failure)) from failure
-    if bits == 4:
-        keep_gradients_after_evaluation(model)
+    _correct_quantised(model, bits, device, DTYPES[precision])
     if not head.stands_alone:
         mark_fresh(model, found["missing_keys"])
     model.eval()
     return model
+
+
+def _correct_quantised(model: Any, bits: int, device: str, dtype: torch.dtype) -> None:
+    """Has quantised layers compute in evaluation as they do in training."""
+    if bits == 4:
+        keep_gradients_after_evaluation(model)
+    if bits == 8 and device == "cpu":
+        from jobs.models.int8 import compute_densely
+
+        compute_densely(model, dtype)
 
 
 def load_tokenizer(folder: Path, *, files: Path | None = None, writes: bool = True) -> Any:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -44,6 +45,14 @@ def keep_gradients_after_evaluation(model: nn.Module) -> int:
     for layer in layers:
         layer.support_avx512bf16_for_cpu = False
     return len(layers)
+
+
+def mixes_rows(model: nn.Module) -> bool:
+    """Whether a layer computes as LLM.int8 does: which of its inputs' columns are not rounded to 8 bits is found from all tokens of the
+    product together, so that no row's answer is its own alone, however rows are laid.
+    """
+    layers = sys.modules.get("bitsandbytes.nn.modules")  # which no such layer is without, and which takes long to import
+    return layers is not None and any(type(module) is layers.Linear8bitLt for module in model.modules())
 
 
 def lies_across(layer: nn.Module) -> bool:

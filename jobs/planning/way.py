@@ -53,9 +53,14 @@ class Way:
         return 4 if self.trains_base else self.compute_bytes
 
     @property
+    def rounds_inputs(self) -> bool:
+        """Whether layers compute as LLM.int8 does, whose inputs are rounded to 8 bits too; on a CPU they compute with dense weights."""
+        return self.base_bits == 8 and not self.on_cpu
+
+    @property
     def packed(self) -> bool:
         """Whether rows are laid end to end."""
-        return self.training.batching != "padded"
+        return self.training.batching != "padded" and not self.rounds_inputs
 
     @property
     def grids(self) -> bool:
@@ -70,7 +75,7 @@ class Way:
     @property
     def fused_lora(self) -> bool:
         """Whether base and LoRA update are one matrix product."""
-        return self.rank > 0 and self.engine.one_gemm_lora and not self.dropout
+        return self.rank > 0 and self.engine.one_gemm_lora and not self.dropout and not self.rounds_inputs
 
     @property
     def packs_weights(self) -> bool:

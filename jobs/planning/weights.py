@@ -90,7 +90,7 @@ def groups(targets: Iterable[Linear]) -> list[list[Linear]]:
 
 def fused_bytes(way: Way) -> int:
     """What the one matrix product for base and LoRA holds beside the weights: A and sB in the arithmetic's type, side by side for the
-    layers of a group; for a 4-bit base one matrix for each shape, into which weights are dequantised for each use.
+    layers of a group; for a quantised base one matrix for each shape, into which weights are dequantised for each use.
     """
     if not way.fused_lora:
         return 0
@@ -100,7 +100,7 @@ def fused_bytes(way: Way) -> int:
         outputs, ranks, inputs = sum(linear.outputs for linear in group), way.rank * len(group), group[0].inputs
         numbers += ranks * (inputs + outputs)
         scratch.add((outputs, inputs + ranks))
-    if way.base_bits == 4:
+    if way.base_bits < 16:
         numbers += sum(math.prod(matrix) for matrix in scratch)
     return way.compute_bytes * numbers
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.data.encoding import Encoded
+from jobs.models.quantisation import mixes_rows
 from jobs.models.virtual import virtual_tokens
 from jobs.spec import EngineSpec
 from jobs.training import attention
@@ -31,6 +32,10 @@ _TOKENS = 64
 # Largest relative difference from the plain way: rounding of another order of sums, in the arithmetic's own type.
 _AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.15, torch.float16: 0.03}
 _VIRTUAL = "This method puts virtual tokens before each row: rows are padded and run through the whole model, and all logits are computed."
+_OUTLIERS = (
+    "In LLM.int8 the columns of the inputs that are not rounded to 8 bits are found from all tokens of a product together, so that rows "
+    "laid end to end would see each other: they are padded."
+)
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -53,7 +58,7 @@ def choose_forward(
         plain = Forward(model, dtype, device, packs=False, own_head=False)
         sample = _Sample(plain, _beginnings(rows))
         reasons = []
-        packs = batching != "padded" and not (reason := _why_not_packed(sample))
+        packs = batching != "padded" and not (reason := _OUTLIERS if mixes_rows(model) else _why_not_packed(sample))
         if batching != "padded" and not packs:
             reasons.append(reason)
         own_head = engine.label_head and not (reason := _why_not_own_head(sample))

@@ -76,7 +76,7 @@ def fuse(model: Any, probe: Any, *, packed_weights: bool) -> FusedLora:
 
 def _group(layers: list[Any], switch: Switch, scratch: dict[Any, Tensor], *, packed_weights: bool) -> Group:
     weight = layers[0].base_layer.weight
-    if hasattr(weight, "quant_state"):
+    if hasattr(weight, "quant_state") or hasattr(weight, "SCB"):
         return QuantisedGroup(layers, switch, scratch)
     if packed_weights and weight.dtype == torch.float32 and weight.device.type == "cpu":
         return PackedGroup(layers, switch)
@@ -96,11 +96,14 @@ def _is_plain(layer: Any) -> bool:
     try:
         from bitsandbytes.nn.modules import Linear4bit
         from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
+        from peft.tuners.lora.bnb import Linear8bitLt as LoraLinear8bit
+
+        from jobs.models.int8 import DenseLinear8bit
     except ImportError:
         pass
     else:
-        kinds.append(LoraLinear4bit)
-        bases.append(Linear4bit)
+        kinds += [LoraLinear4bit, LoraLinear8bit]
+        bases += [Linear4bit, DenseLinear8bit]
     base = layer.base_layer
     return (
         type(layer) in kinds
@@ -221,7 +224,9 @@ class DenseGroup(JoinedGroup):
 
 
 class QuantisedGroup(JoinedGroup):
-    """A base in 4 bits: its weights are dequantised for each use into a matrix that all groups of this shape write to in turn."""
+    """A base in 4 bits, or on a CPU in 8: its weights are dequantised for each use into a matrix that all groups of this shape write to in
+    turn.
+    """
 
     def __init__(self, layers: Sequence[Any], switch: Switch, scratch: dict[Any, Tensor]) -> None:
         super().__init__(layers, switch)
@@ -241,12 +246,21 @@ class QuantisedGroup(JoinedGroup):
         _write_up(self, self.all_up)
 
     def _weight(self) -> Tensor:
-        from bitsandbytes.functional import dequantize_4bit
-
         for base, (rows, _) in zip(self.bases, self.spans, strict=True):
-            self.scratch[rows, : self.inputs] = dequantize_4bit(base.weight.data, base.weight.quant_state)
+            _dequantise(base, self.scratch[rows, : self.inputs])
         self.scratch[:, self.inputs :] = self.all_up
         return self.scratch
+
+
+def _dequantise(base: Any, target: Tensor) -> None:
+    if hasattr(base.weight, "quant_state"):
+        from bitsandbytes.functional import dequantize_4bit
+
+        target.copy_(dequantize_4bit(base.weight.data, base.weight.quant_state))
+    else:
+        from jobs.models.int8 import write_dense
+
+        write_dense(base, target)
 
 
 class PackedGroup(Group):
