@@ -106,7 +106,7 @@ def _probe_rows(probe: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 def _training_rows(context: ExportContext) -> list[list[str]]:
     facts = {key: value for key, value in context.facts.items() if not isinstance(value, Mapping)}
     named = {"method": context.method.id, "seed": context.spec.seed, **({} if context.made else context.settings), **facts}
-    return [[f"`{name}`", _shown(value)] for name, value in named.items()]
+    return [[f"`{name}`", _shown(value)] for name, value in named.items() if value != ""]
 
 
 def _table(title: str, head: list[str], rows: list[list[str]]) -> str:

@@ -14,6 +14,7 @@ from django import forms
 from pydantic.fields import FieldInfo
 
 from jobs.methods.entry import Method, Setting
+from jobs.methods.ranks import EXAMPLE
 
 
 def spec_field(spec_class: type[Any], name: str, *, label: str, help_text: str, choices: dict[str, str] | None = None) -> forms.Field:
@@ -45,6 +46,12 @@ def setting_field(setting: Setting) -> forms.Field:
         return forms.IntegerField(min_value=low, max_value=high, **common)
     if setting.type == "float":
         return _float_field([("ge", setting.minimum), ("le", setting.maximum)], common)
+    if setting.type == "ranks":
+        # A line for each layer of a large model; what a line must be is checked with the setting.
+        lines = forms.Textarea(attrs={"rows": 4, "class": "mono", "spellcheck": "false", "placeholder": EXAMPLE})
+        field = forms.CharField(max_length=100_000, widget=lines, **common)
+        field.wide = True  # type: ignore[attr-defined]  # as the template draws it
+        return field
     return forms.CharField(max_length=400, **common)
 
 

@@ -181,11 +181,23 @@ def test_only_the_chosen_methods_settings_count(alice: Client, bench: Bench) -> 
     assert Run.objects.get().spec["method"]["settings"]["rank"] == 8
 
 
+def test_ranks_of_single_layers_are_lines_and_come_back_as_they_were_typed(alice: Client, bench: Bench) -> None:
+    page = alice.get(reverse("runs:new", args=["alice"])).text
+    assert '<textarea name="settings_lora_rank_pattern"' in page
+    lines = "model.layers.0.self_attn.q_proj: 8\r\n\r\ndown_proj: 32\r\n"
+    alice.post(reverse("runs:new", args=["alice"]), form_data(bench, settings_lora_rank_pattern=lines))
+    run = Run.objects.get()
+    assert run.spec["method"]["settings"]["rank_pattern"] == "model.layers.0.self_attn.q_proj: 8\ndown_proj: 32"
+    form = alice.get(reverse("runs:new", args=["alice"], query={"clone": str(run.id)})).context["form"]
+    assert form["settings_lora_rank_pattern"].value() == run.spec["method"]["settings"]["rank_pattern"]
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
         ({"training_epochs": "0"}, "training_epochs"),
         ({"settings_lora_rank": "5000"}, "settings_lora_rank"),
+        ({"settings_lora_rank_pattern": "q_proj: 8\nk_proj 8"}, "settings_lora_rank_pattern"),
         ({"training_micro_batch": ""}, "training_micro_batch"),
         ({"seed": "-1"}, "seed"),
         ({"training_schedule_cycles": "0"}, "training_schedule_cycles"),
