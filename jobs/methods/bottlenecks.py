@@ -196,6 +196,8 @@ class BlockTuner(OwnTuner):
     `inputs` says by their full names which layers read the modules' inputs, where blocks are parallel.
     """
 
+    tuner_layer_cls: type[BlockLayer]
+
     def shared(self) -> Mapping[str, Tensor]:
         """Compacter's factors by adapter."""
         return {}
@@ -204,8 +206,7 @@ class BlockTuner(OwnTuner):
         """As the base class says."""
         if not isinstance(target, nn.Linear | Conv1D):
             raise TypeError(f"{name} is no linear layer but {type(target).__name__}")
-        made: BlockLayer = self.tuner_layer_cls(target, self.shared())
-        return made
+        return self.tuner_layer_cls(target, self.shared())
 
     def connect(self, layer: BlockLayer, name: str, config: Any) -> None:
         """As the base class says: to the layer that reads the module's input."""
