@@ -138,6 +138,7 @@ class Artifact(models.Model):
         ADAPTER = "adapter", "Adapter"
         MERGED = "merged", "Merged model"
         MODEL = "model", "Model"
+        ANALYSIS = "analysis", "Analysis"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="artifacts")

@@ -10,23 +10,27 @@ from django.utils.timezone import now
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from jobs.composition.rules import obstacle
 from jobs.methods.registry import METHODS, get_method
 from webapp.core import formats
+from webapp.runs import composition
+from webapp.runs.analysis import analysis
 from webapp.runs.blocks import heat_map
 from webapp.runs.forgetting import forgetting
+from webapp.runs.kinds import COMMANDS, Kind
 from webapp.runs.listing import accuracy, seconds_of
 from webapp.runs.models import Artifact, Record, Run
+from webapp.runs.services.compositions import finished
 from webapp.runs.services.status import actions, position
-from webapp.runs.states import State
+from webapp.runs.states import Desired, State
 
 LOG_LINES = 400
-MODELS = {
-    "base": gettext_lazy("Base model"),
-    "tuned": gettext_lazy("Tuned (what was trained)"),
+EXPORTED = {
     "merged": gettext_lazy("Merged into the 16-bit weights"),
     "dequantised": gettext_lazy("Merged into the dequantised weights"),
     "stored": gettext_lazy("Full model as stored, rounded to 16 bits"),
 }
+MODELS = {"base": gettext_lazy("Base model"), "tuned": gettext_lazy("Tuned (what was trained)"), **EXPORTED}
 SHARES = ("token_accuracy", "exact_match", "label_accuracy", "choice_accuracy", "choice_accuracy_normalised")
 MEASURES = {
     "loss": gettext_lazy("Loss"),
@@ -43,10 +47,13 @@ PHASES = {
     "tokenizing": gettext_lazy("Tokenizing the rows"),
     "training": gettext_lazy("Training"),
     "evaluating": gettext_lazy("Evaluating"),
+    "analysing": gettext_lazy("Looking at the gradients"),
+    "comparing": gettext_lazy("Comparing bits"),
     "merging": gettext_lazy("Merging"),
     "saving": gettext_lazy("Saving"),
 }
 WISHES = {"pause": gettext_lazy("pausing: a checkpoint is being written"), "cancel": gettext_lazy("cancelling")}
+PAUSING_ANEW = gettext_lazy("pausing: it will begin anew")
 FACTS = {
     "merge_into": gettext_lazy("Merged into"),
     "stored_dtype": gettext_lazy("Weights stored in"),
@@ -96,7 +103,7 @@ def header(run: Run) -> dict[str, Any]:
     test, total = evals.get("test") or {}, plan.get("total_parameters")
     return {
         "can": actions(run),
-        "wish": WISHES.get(run.desired, "") if run.is_active else "",
+        "wish": _wish(run),
         "plan": plan,
         "latest": summary.get("latest") or {},
         "validation": evals.get("validation") or {},
@@ -104,11 +111,20 @@ def header(run: Run) -> dict[str, Any]:
         "memory": _memory((summary.get("latest") or {}).get("memory") or {}),
         "method": get_method(run.method) if run.method in METHODS else None,
         "trainable_share": plan["trainable_parameters"] / total if total and plan.get("trainable_parameters") else None,
+        "losses": ((test.get("base") or {}).get("loss"), (test.get("tuned") or {}).get("loss")),
         "accuracies": (accuracy(test.get("base")), accuracy(test.get("tuned"))),
         "seconds": seconds_of(run, now()),
         "gpu": (plan.get("device") or {}).get("kind") == "cuda",
         "where": _place(run),
+        "combines": run.state == State.SUCCEEDED and run.method in METHODS and not obstacle(finished(run)),
     }
+
+
+def _wish(run: Run) -> Any:
+    """What is asked of a worker, in words."""
+    if not run.is_active:
+        return ""
+    return PAUSING_ANEW if run.desired == Desired.PAUSE and not run.is_resumable else WISHES.get(run.desired, "")
 
 
 def progress(run: Run) -> Progress:
@@ -160,11 +176,16 @@ def evaluation(run: Run) -> dict[str, Any]:
     columns = [name for name in MEASURES if any(data.get(name) is not None for data in found.values())]
     results = [
         Measured(str(label), [_measure(name, found[model].get(name)) for name in columns], found[model])
-        for model, label in MODELS.items()
+        for model, label in models_of(run).items()
         if model in found
     ]
     columns_shown = [MEASURES[name] for name in columns]
     return {"results": results, "columns": columns_shown, "split": split, "forgotten": forgetting(by_split.get("probe", {}))}
+
+
+def models_of(run: Run) -> dict[str, Any]:
+    """The models that a run measures, in the order shown, with what they are called."""
+    return {**composition.labels(run), **EXPORTED} if run.kind == Kind.COMPOSE else MODELS
 
 
 def _measure(name: str, value: Any) -> str:
@@ -177,9 +198,9 @@ def samples(run: Run) -> dict[str, Any]:
     for data in _data(run, "sample"):
         entry = prompts.setdefault(int(data["index"]), {"prompt": data.get("prompt"), "expected": data.get("expected"), "by_model": {}})
         entry["by_model"][data["model"]] = data
-    ordered = [prompts[index] for index in sorted(prompts)]
+    ordered, models = [prompts[index] for index in sorted(prompts)], models_of(run).items()
     for entry in ordered:
-        entry["answers"] = [{**entry["by_model"][model], "label": label} for model, label in MODELS.items() if model in entry["by_model"]]
+        entry["answers"] = [{**entry["by_model"][model], "label": label} for model, label in models if model in entry["by_model"]]
     return {"samples": ordered}
 
 
@@ -244,7 +265,7 @@ def configuration(run: Run) -> dict[str, Any]:
     """The spec as JSON, and the command that runs it without the web application."""
     return {
         "spec_json": json.dumps(run.spec, indent=2, ensure_ascii=False),
-        "command": "python -m jobs train spec.json --out OUT",
+        "command": f"python -m jobs {COMMANDS[Kind(run.kind)]} spec.json --out OUT",
     }
 
 
@@ -262,8 +283,8 @@ def words() -> dict[str, Any]:
 
 
 PARTS = {
-    "header": header, "blocks": heat_map, "evaluation": evaluation, "samples": samples, "log": log, "artifacts": artifacts,
-    "history": history,
+    "header": header, "composition": composition.shown, "analysis": analysis, "blocks": heat_map, "evaluation": evaluation,
+    "samples": samples, "log": log, "artifacts": artifacts, "history": history,
 }  # fmt: skip
 
 

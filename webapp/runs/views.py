@@ -17,7 +17,11 @@ from webapp.accounts.access import enter, get_team, signed_in
 from webapp.accounts.models import Team
 from webapp.runs import blocks, page
 from webapp.runs.access import get_run
+from webapp.runs.advice import page_of
+from webapp.runs.analysis import filled
+from webapp.runs.filling import fill
 from webapp.runs.forms import RunForm, initial_of
+from webapp.runs.kinds import Kind
 from webapp.runs.listing import listing
 from webapp.runs.models import Run
 from webapp.runs.services import cancel as cancelling
@@ -44,27 +48,34 @@ def run_list(request: HttpRequest, slug: str) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def new_run(request: HttpRequest, slug: str) -> HttpResponse:
-    """The form of a new run. `?dataset=` chooses a version, `?base=` a model, `?clone=` repeats a run of the same team."""
+    """The form of a new run. `?dataset=` chooses a version, `?base=` a model, `?clone=` repeats a run of the same team, `?analysis=`
+    with `&take=` does as one of its analyses suggests; other names are those of fields, with their values.
+    """
     team = get_team(request.user, slug, "launch")
     enter(request, team)
     form = RunForm(team, request.POST) if request.method == "POST" else RunForm(team, initial=_presets(request, team))
+    fill(form, request.GET)
     if form.is_valid():
         try:
             return redirect("runs:detail", create_run(team=team, user=signed_in(request), **form.parameters()).id)
         except UserError as error:
             form.refuse(error)
-    return render(request, "runs/new.html", {"form": form, "families": form.families()}, status=422 if form.errors else 200)
+    advised = {"filled": True} if "take" in request.GET else {}
+    return render(request, "runs/new.html", page_of(form, **advised), status=422 if form.errors else 200)
 
 
 def _presets(request: HttpRequest, team: Team) -> dict[str, Any]:
-    if clone := request.GET.get("clone"):
+    for name, kind in (("clone", Kind.TRAIN), ("analysis", Kind.ANALYSE)):
+        if name not in request.GET:
+            continue
         try:
-            run = get_run(request.user, UUID(clone), "view")
+            run = get_run(request.user, UUID(request.GET[name]), "view")
         except ValueError:
             raise Http404 from None
-        if run.team_id != team.id:
+        if run.team_id != team.id or run.kind != kind:
             raise Http404
-        return initial_of(run)
+        taken = {"name": "", **filled(run, request.GET.get("take", ""))} if kind == Kind.ANALYSE else {}
+        return initial_of(run) | taken
     chosen = {"dataset_version": request.GET.get("dataset"), "base_model": request.GET.get("base"), "method": request.GET.get("method")}
     return {name: value for name, value in chosen.items() if value}
 

@@ -18,7 +18,7 @@ from webapp.runs.models import Artifact, Record, Run
 from webapp.runs.states import State
 
 STEP_SECONDS = 0.4
-DEVICE = {"kind": "cpu", "name": "8-core processor", "memory_bytes": 16_000_000_000, "threads": 8, "bfloat16": False}
+DEVICE = {"kind": "cpu", "name": "8-core processor", "memory_bytes": 16_000_000_000, "threads": 8, "bfloat16": False, "count": 1}
 LABELS = ("billing", "refund", "login", "shipping")
 
 

@@ -1,0 +1,59 @@
+"""What can be asked beside the form of a new run: advice, and an analysis of its base and rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST
+
+from jobs.errors import UserError
+from jobs.planning.rules import Wish
+from webapp.accounts.access import enter, get_team, signed_in
+from webapp.accounts.models import Team
+from webapp.runs.advice import WISH_WORDS, page_of, panel, wish_of
+from webapp.runs.filling import fill, typed
+from webapp.runs.forms import RunForm
+from webapp.runs.services.analyse import create_analysis
+
+
+@require_POST
+def advice(request: HttpRequest, slug: str) -> HttpResponse:
+    """The form as it was sent, with advice; the advice alone where htmx asks for it. With `use` the form, filled in as was advised."""
+    team = get_team(request.user, slug, "launch")
+    enter(request, team)
+    form = RunForm(team, request.POST)
+    if "use" in request.POST:
+        filled = RunForm(team, initial=typed(form))
+        fill(filled, QueryDict(request.POST["use"]))
+        return render(request, "runs/new.html", page_of(filled, filled=True))
+    advised = _advised(team, form, wish_of(request.POST.get("wish", "")))
+    if request.headers.get("HX-Request"):
+        return render(request, "runs/_advice.html", {"wishes": WISH_WORDS, **advised})
+    return render(request, "runs/new.html", page_of(form, **advised), status=422 if form.errors else 200)
+
+
+def _advised(team: Team, form: RunForm, wish: Wish) -> dict[str, Any]:
+    """What the panel shows: the advice, or why there is none."""
+    if not form.is_valid():
+        faults = [f"{form.fields[name].label}: {errors[0]}" if name in form.fields else errors[0] for name, errors in form.errors.items()]
+        return {"wish": wish, "unadvised": faults}
+    try:
+        return {"wish": wish, "panel": panel(team, form, wish)}
+    except UserError as error:
+        return {"wish": wish, "unadvised": [f"{error.message} {error.remedy}"]}
+
+
+@require_POST
+def analyse(request: HttpRequest, slug: str) -> HttpResponse:
+    """Queues an analysis of the base and the rows of the form, and goes to its page."""
+    team = get_team(request.user, slug, "launch")
+    enter(request, team)
+    form = RunForm(team, request.POST)
+    if form.is_valid():
+        try:
+            return redirect("runs:detail", create_analysis(team=team, user=signed_in(request), **form.parameters()).id)
+        except UserError as error:
+            form.refuse(error)
+    return render(request, "runs/new.html", page_of(form), status=422)
