@@ -55,7 +55,8 @@ COMBINATIONS: dict[str, Combination] = {
     for each in (
         Combination(
             "cat", "Concatenation", "stack", "task_arithmetic",
-            "The exact weighted sum of the updates: factors are put side by side, so ranks add up. Take it first.",
+            "The exact weighted sum of the updates: factors are put side by side, so ranks add up; of block-sparse adapters the blocks are "
+            "collected, and added where several meet. Take it first.",
         ),
         Combination(
             "svd", "Sum, cut to a rank", "update", "task_arithmetic",
