@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jobs.models.device import probe
     from jobs.planning.calibration import calibrate, read_calibration
     from jobs.planning.estimate import estimate
-    from jobs.planning.lengths import row_lengths
+    from jobs.planning.lengths import count_labels, row_lengths
     from jobs.planning.shape import read_shape
     from jobs.spec import load_spec
 
@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     shape = read_shape(Path(spec.model.path))
     calibration = None if arguments.calibrate else read_calibration(arguments.cache, device, shape)
     calibration = calibration or calibrate(arguments.cache, device, shape)
-    found = estimate(spec, device, shape, row_lengths(spec), calibration=calibration, regions=default_folder())
+    labels = count_labels(spec)
+    found = estimate(spec, device, shape, row_lengths(spec), calibration=calibration, regions=default_folder(), labels=labels)
     sys.stdout.write(json.dumps(found.to_json()) + "\n" if arguments.json else _table(found))
     return 0
 
@@ -43,7 +44,7 @@ def _table(found: Estimate) -> str:
     memory = found.memory
     lines = ["Parameters"]
     lines += [f"  {part:<34}{count:>16,}" for part, count in found.parameters.items()]
-    lines += [f"  {'trained':<34}{found.trained_parameters:>16,}", "", f"Memory at the peak of training ({memory.moment})"]
+    lines += [f"  {'trained':<34}{_trained(found)}", "", f"Memory at the peak of training ({memory.moment})"]
     lines += [f"  {part:<34}{_size(size):>16}" for part, size in memory.parts.items()]
     lines += [f"  {'Python and its libraries':<34}{_size(memory.runtime):>16}", "", "Memory by phase, all together"]
     lines += [f"  {phase:<34}{_size(size + memory.runtime):>16}" for phase, size in memory.phases.items()]
@@ -52,6 +53,8 @@ def _table(found: Estimate) -> str:
         f"  - {advice.change} Saves {_size(advice.saves_bytes)}{'' if advice.fits else ', not enough by itself'}."
         for advice in found.advice
     ]
+    if found.guess:
+        lines.append(found.guess)
     if not found.rows_known:
         lines.append("The rows could not be looked at: their lengths are a guess.")
     if found.speed and found.seconds is not None:
@@ -63,6 +66,12 @@ def _table(found: Estimate) -> str:
             f"  {speed.tokens_per_second:,.0f} tokens/s ({speed.low:,.0f} to {speed.high:,.0f}), from {speed.basis}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _trained(found: Estimate) -> str:
+    if found.trained_parameters is None:
+        return f"{'not known yet':>16}: {found.trained_unknown}"
+    return f"{found.trained_parameters:>16,} ({found.trained_parameters / sum(found.parameters.values()):.3%} of the base)"
 
 
 def _verdict(found: Estimate) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside
+from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
 from jobs.methods.setup import Setup
 from jobs.methods.targets import divisor, frame_of, targeted
 from jobs.models.frame import Frame, Layer
+from jobs.models.head_shapes import Shape
 
 # Of the automatic choice: the paper's for RoBERTa-base.
 LARGEST_BLOCK = 128
@@ -48,7 +49,12 @@ C3A = Method(
 def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """The first rows of the circulant blocks of each layer."""
     size = _block_size(settings, targeted(frame, settings["targets"], method="c3a"))
-    return beside(frame, settings, "c3a", lambda layer: {"kernel": (layer.outputs // size, layer.inputs // size, size)})
+
+    def shapes(layer: Layer) -> dict[str, Shape]:
+        return {"kernel": (layer.outputs // size, layer.inputs // size, size)}
+
+    # the inputs are transformed in float32
+    return beside(frame, settings, "c3a", shapes, lambda layer: Keeps(token_wide=layer.inputs))
 
 
 def _block_size(settings: Mapping[str, Any], layers: Iterable[Layer]) -> int:

@@ -158,7 +158,7 @@ class Method:
 
         `finished` are the configs of the adapters that the method builds on. Raises `UserError` where settings and base do not go together.
         """
-        if not self.adapter:
+        if not self.capabilities.adapter:
             return None
         module, name = self.adapter.split(":")
         given = (settings, frame, finished) if self.capabilities.adapters else (settings, frame)

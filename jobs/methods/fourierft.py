@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside
+from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
 from jobs.methods.setup import Setup
 from jobs.methods.targets import frame_of, setting_unfit
-from jobs.models.frame import Frame
+from jobs.models.frame import Frame, Layer
 
 FOURIERFT = Method(
     id="fourierft",
@@ -44,12 +44,17 @@ FOURIERFT = Method(
 
 def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """The coefficients of each layer. Raises `UserError("method_setting")` where a layer has fewer weights."""
-    adapter = beside(frame, settings, "fourierft", lambda _layer: {"spectrum": (settings["frequencies"],)})
+    adapter = beside(frame, settings, "fourierft", lambda _layer: {"spectrum": (settings["frequencies"],)}, _keeps)
     smallest = min(layer.numbers for layer in adapter.layers)
     if settings["frequencies"] > smallest:
         reason = f"is {settings['frequencies']}, but the smallest layer has only {smallest} weights"
         raise setting_unfit("fourierft", "frequencies", reason)
     return adapter
+
+
+def _keeps(layer: Layer) -> Keeps:
+    """The update, made whole."""
+    return Keeps(made=layer.numbers, reads=True, casts=True)
 
 
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.errors import UserError
-from jobs.methods.adapter import Adapter, upon
+from jobs.methods.adapter import Adapter, Keeps, upon
 from jobs.methods.entry import Capabilities, Method
 from jobs.methods.settings import base_bits
 from jobs.methods.setup import Setup
@@ -42,7 +42,13 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
             "method_cannot", method=IA3.name, reason="it has neither attention nor feed-forward layers that are linear",
             instead="Choose another method.", where={"field": "method.id"},
         )  # fmt: skip
-    return upon([*keys, *down], lambda layer: {"l": (layer.inputs if layer in down else layer.outputs,)})
+    inner = {layer.name for layer in down}
+
+    def keeps(layer: Layer) -> Keeps:
+        """What is scaled: of the ways down in float32."""
+        return Keeps(token_wide=layer.inputs) if layer.name in inner else Keeps(token=layer.outputs)
+
+    return upon([*keys, *down], lambda layer: {"l": (layer.inputs if layer.name in inner else layer.outputs,)}, keeps)
 
 
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.errors import UserError
-from jobs.methods.adapter import Adapter
+from jobs.methods.adapter import Adapter, Keeps
 from jobs.methods.entry import Capabilities, Method
 from jobs.methods.settings import base_bits
 from jobs.methods.setup import Setup
@@ -38,7 +38,8 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
             "method_cannot", method=LN_TUNING.name, reason="it has no normalisation layer with a weight",
             instead="Choose another method.", where={"field": "method.id"},
         )  # fmt: skip
-    return Adapter({f"{norm.name}.{kind}": (norm.numbers,) for norm in frame.norms for kind in ("weight", *["bias"] * norm.biased)})
+    weights = {f"{norm.name}.{kind}": (norm.numbers,) for norm in frame.norms for kind in ("weight", *["bias"] * norm.biased)}
+    return Adapter(weights, keeps=Keeps())
 
 
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:

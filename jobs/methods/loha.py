@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside
+from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import ROW_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
@@ -45,7 +45,8 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     def shapes(layer: Layer) -> dict[str, Shape]:
         return {f"w{each}_{half}": shape for each in (1, 2) for half, shape in (("a", (layer.outputs, rank)), ("b", (rank, layer.inputs)))}
 
-    return beside(frame, settings, "loha", shapes)
+    # the update is made whole
+    return beside(frame, settings, "loha", shapes, lambda layer: Keeps(made=layer.numbers, reads=True))
 
 
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:

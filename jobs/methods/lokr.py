@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import isqrt
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside
+from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import ROW_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
@@ -62,7 +62,8 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
         first, second = (rows[0], columns[0]), (rows[1], columns[1])
         return _matrix("w1", first, rank if both else max(first)) | _matrix("w2", second, rank)
 
-    return beside(frame, settings, "lokr", shapes)
+    # the update is made whole
+    return beside(frame, settings, "lokr", shapes, lambda layer: Keeps(made=layer.numbers, reads=True, casts=True))
 
 
 def _matrix(name: str, size: tuple[int, int], rank: int) -> dict[str, Shape]:

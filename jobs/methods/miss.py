@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside
+from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
 from jobs.methods.targets import divisor, frame_of, setting_unfit, targeted
 from jobs.models.frame import Frame, Layer
+from jobs.models.head_shapes import Shape
 
 # Of the automatic rank for blocks: PEFT's own default.
 LARGEST_RANK = 64
@@ -59,7 +60,16 @@ MISS = Method(
 def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """The shared matrix of each layer."""
     rank, mini = _rank(settings, targeted(frame, settings["targets"], method="miss")), settings["variant"] == "mini"
-    return beside(frame, settings, "miss", lambda layer: {"block": (rank, settings["mini_rank"] if mini else layer.outputs)})
+
+    def keeps(layer: Layer) -> Keeps:
+        """The inputs, folded to the rank."""
+        return Keeps(token=rank, copied=rank * layer.outputs)
+
+    def shapes(layer: Layer) -> dict[str, Shape]:
+        return {"block": (rank, settings["mini_rank"] if mini else layer.outputs)}
+
+    # what the other variants keep was not looked at
+    return beside(frame, settings, "miss", shapes, keeps if settings["variant"] == "balance" else None)
 
 
 def _rank(settings: Mapping[str, Any], layers: Sequence[Layer]) -> int:

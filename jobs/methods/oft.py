@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside
+from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
 from jobs.methods.setup import Setup
@@ -59,7 +59,12 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """The numbers above the diagonal of each skew-symmetric block."""
     size = _block_size(settings, targeted(frame, settings["targets"], method="oft"))
     shared = settings["share_blocks"]
-    return beside(frame, settings, "oft", lambda layer: {"R": (1 if shared else layer.inputs // size, size * (size - 1) // 2)})
+
+    def keeps(layer: Layer) -> Keeps:
+        """The blocks themselves, and five powers of them that make the series, with what two of their products read."""
+        return Keeps(made=7 * size * (size if shared else layer.inputs), reads=True, casts=True)
+
+    return beside(frame, settings, "oft", lambda layer: {"R": (1 if shared else layer.inputs // size, size * (size - 1) // 2)}, keeps)
 
 
 def _block_size(settings: Mapping[str, Any], layers: Iterable[Layer]) -> int:

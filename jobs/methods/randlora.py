@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import ceil
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside
+from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
@@ -62,7 +63,15 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
         bases = ceil(narrow / rank)
         return {"lambda": (rank, bases), "gamma": (bases, narrow)}
 
-    return beside(frame, settings, "randlora", shapes)
+    def keeps(layer: Layer) -> Keeps:
+        """The inputs times the random matrices, these themselves, side by side, and those that L and G scale."""
+        narrow, wide = sorted((layer.inputs, layer.outputs))
+        ranks = rank * ceil(narrow / rank)
+        return Keeps(token=ranks, made=ranks * narrow, copied=ranks * wide)
+
+    found = beside(frame, settings, "randlora", shapes, keeps)
+    narrow, wide = (max(size(layer.inputs, layer.outputs) for layer in found.layers) for size in (min, max))
+    return replace(found, frozen=rank * ceil(narrow / rank) * (narrow + wide))
 
 
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:

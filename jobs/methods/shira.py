@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside
+from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
 from jobs.methods.setup import Setup
 from jobs.methods.targets import frame_of, setting_unfit
-from jobs.models.frame import Frame
+from jobs.models.frame import Frame, Layer
 
 SHIRA = Method(
     id="shira",
@@ -39,7 +39,12 @@ SHIRA = Method(
 def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """The trained entries of each layer. Raises `UserError("method_setting")` where a layer has fewer."""
     rank = settings["rank"]
-    adapter = beside(frame, settings, "shira", lambda layer: {"entries": (rank * (layer.inputs + layer.outputs),)})
+
+    def keeps(layer: Layer) -> Keeps:
+        """The weight with its entries, made whole."""
+        return Keeps(made=layer.numbers, reads=True)
+
+    adapter = beside(frame, settings, "shira", lambda layer: {"entries": (rank * (layer.inputs + layer.outputs),)}, keeps)
     most = min(layer.numbers // (layer.inputs + layer.outputs) for layer in adapter.layers)
     if rank > most:
         raise setting_unfit("shira", "rank", f"is {rank}, which would train more numbers than the smallest layer has; at most {most}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside
+from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
-from jobs.models.frame import Frame
+from jobs.models.frame import Frame, Layer
 
 VERA = Method(
     id="vera",
@@ -38,7 +39,15 @@ VERA = Method(
 
 def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """The vectors b and d of each layer; the random matrices are frozen."""
-    return beside(frame, settings, "vera", lambda layer: {"b": (layer.outputs,), "d": (settings["rank"],)})
+    rank = settings["rank"]
+
+    def keeps(layer: Layer) -> Keeps:
+        """What b and d scale, and for each layer its parts of A and B, narrow."""
+        return Keeps(token=rank + layer.outputs, copied=rank * (layer.inputs + layer.outputs))
+
+    found = beside(frame, settings, "vera", lambda layer: {"b": (layer.outputs,), "d": (rank,)}, keeps)
+    widest = max(layer.inputs for layer in found.layers) + max(layer.outputs for layer in found.layers)
+    return replace(found, frozen=rank * widest)
 
 
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:

@@ -37,6 +37,14 @@ def row_lengths(spec: RunSpec, count: int | None = None) -> RowLengths:
     return RowLengths.of([whole for whole, _ in sizes], rows=max(1, rows - held_out), label_share=share)
 
 
+def count_labels(spec: RunSpec) -> int:
+    """How many labels the training rows have; 2 where the task has none of its own. Raises as `row_lengths`."""
+    if spec.task != "sequence_classification":
+        return 2
+    records = read_records(Path(spec.data.train), spec.data.mapping, skip_bad_rows=spec.data.skip_bad_rows)
+    return len({str(record["label"]) for _, record in records if "label" in record}) or 2
+
+
 def _tokens(record: Mapping[str, Any]) -> tuple[int, int]:
     """(tokens of the row, tokens of its answers)."""
     if "messages" in record:
@@ -45,7 +53,9 @@ def _tokens(record: Mapping[str, Any]) -> tuple[int, int]:
     if "completion" in record:
         answer = _length(record["completion"]) + TOKENS_PER_TEXT
         return _length(record["prompt"]) + answer, answer
-    whole = _length(record["text"]) + TOKENS_PER_TEXT
+    texts = [value for value in record.values() if isinstance(value, str)]
+    texts += [text for value in record.values() if isinstance(value, list) for text in value if isinstance(text, str)]
+    whole = sum(map(_length, texts)) + TOKENS_PER_TEXT
     return whole, whole
 
 

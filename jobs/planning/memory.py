@@ -12,11 +12,11 @@ from jobs.planning.shape import ModelShape
 from jobs.planning.tensors import Step, kept_by_layer, kept_when_checkpointed, kept_whole
 from jobs.planning.way import Way
 from jobs.planning.weights import (
-    adapter_parameters,
     fused_bytes,
     gradient_bytes,
     optimiser_bytes,
     packed_weight_bytes,
+    trained_parameters,
     trained_shapes,
     weight_bytes,
 )
@@ -77,7 +77,7 @@ def standing(shape: ModelShape, way: Way) -> Parts:
     """What is there from the first step to the last."""
     return {
         "weights": weight_bytes(shape, way),
-        "adapter": 4 * adapter_parameters(way),
+        "adapter": 4 * (trained_parameters(shape, way) + way.adapter.frozen) if way.adapter else 0,
         "fused adapter and scratch": fused_bytes(way),
         "weights in oneDNN's layout": packed_weight_bytes(way),
         "optimiser": optimiser_bytes(shape, way),

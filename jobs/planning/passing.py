@@ -12,6 +12,7 @@ from jobs.planning.way import Way
 # Equal to those of jobs.training.cross_entropy, which imports torch; tests hold them together.
 TILE_NUMBERS = 2**24
 LEAST_TILE_ROWS = 16
+ADDED_NUMBERS = 2**22
 
 
 def tile_rows(vocabulary: int) -> int:
@@ -25,8 +26,10 @@ def held_by_head(step: Step) -> Sizes:
     b, vocabulary = way.compute_bytes, shape.vocabulary
     narrow = 0 if way.stream_bytes == b else b
     sizes: Sizes = {"hidden states of labels and their gradient": labels * shape.hidden * (way.stream_bytes + narrow + b)}
-    if not way.engine.label_head:
-        return sizes | {"logits": step.tokens * vocabulary * b + labels * vocabulary * 4 * 3}
+    if not way.label_head:
+        # all logits and those of the rows' own tokens beside the labels'; or these in float32, their shares, and the gradient of one
+        taken = vocabulary * b * (2 * step.tokens + labels)
+        return sizes | {"logits": max(taken, vocabulary * labels * 4 * 3)}
     first = min(labels, tile_rows(vocabulary))
     second = min(labels - first, first)
     # the gradient of the tile before stays until this one's is there
@@ -35,8 +38,9 @@ def held_by_head(step: Step) -> Sizes:
     if way.trains_base:
         matrix = vocabulary * shape.hidden
         sizes |= {"gradient of the output layer": 4 * matrix, "output layer, narrow": narrow * matrix}
-        # added to a float32 sum, a narrow product is widened whole
-        adding = {"gradient of a tile": vocabulary * b * first, "its part of the output layer's": (b + (4 if b < 4 else 0)) * matrix}
+        # added to a float32 sum, a narrow product is widened
+        added = (b + (4 if b < 4 else 0)) * min(matrix, ADDED_NUMBERS)
+        adding = {"gradient of a tile": vocabulary * b * first, "its part of the output layer's": added}
         passing = max(passing, adding, key=lambda held: sum(held.values()))
     return sizes | passing
 

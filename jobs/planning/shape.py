@@ -11,7 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from jobs.models.frame import NO_PARAMETER, TRANSPOSED, Frame, frame_of_files, is_tied, number
 from jobs.models.inspect import DTYPE_NAMES, TensorFacts, inspect_tensors
+from jobs.spec import Task
 
 Part = Literal["embeddings", "attention", "mlp", "norms", "head", "other"]
 PARTS: tuple[Part, ...] = ("embeddings", "attention", "mlp", "norms", "head", "other")
@@ -23,13 +25,9 @@ _ATTENTION = re.compile(r"\.(self_attn|self_attention|attention|attn)\.")
 _MLP = re.compile(r"\.(mlp|feed_forward|ffn|block_sparse_moe|fc1|fc2)\.")
 _EXPERT = re.compile(r"\.experts\.")
 _ROUTER = re.compile(r"\.(gate|router)\.weight$")
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 # The layer that leads out of an attention or an MLP; all others read what leads in.
 _EXIT = re.compile(r"\.(o_proj|out_proj|dense|c_proj|down_proj|dense_4h_to_h|fc2|fc_out)$")
-# Masks and rotary tables that old files hold among the weights; a loader leaves them out.
-_NO_PARAMETER = re.compile(r"(rotary_emb\.inv_freq|\.masked_bias|\.attn\.bias|\.attention\.bias)$")
-# Their layers are transformers' Conv1D: weights stored as [in, out].
-_TRANSPOSED = ("gpt2", "openai-gpt")
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ class Linear:
 @dataclass(frozen=True)
 class ModelShape:
     """A language model's sizes. `tensors` are the shapes of its parameters by name, a tied head counted once (as the embeddings);
-    `linears` the layers that an adapter on all linear layers would sit on. Widths are in numbers per token.
+    `linears` the layers that an adapter on all linear layers would sit on. Widths are in numbers per token. `config` and `stored`, the
+    shapes of all tensors of the files, are what it was read from.
     """
 
     architecture: str
@@ -79,6 +78,12 @@ class ModelShape:
     tied: bool
     experts: int
     active_experts: int
+    config: Mapping[str, Any]
+    stored: Mapping[str, tuple[int, ...]]
+
+    def frame(self, task: Task = "causal_lm", labels: int = 2) -> Frame:
+        """What methods see of it, with what a task puts upon it, for so many labels where it classifies."""
+        return frame_of_files(self.config, self.stored, task, labels)
 
     @cached_property
     def parameters(self) -> dict[Part, int]:
@@ -136,30 +141,32 @@ def read_shape(folder: Path) -> ModelShape:
     config, tensors = inspect_tensors(folder)
     nested = config.get("text_config")
     text: dict[str, Any] = nested if isinstance(nested, dict) else config
-    parameters = {tensor.name: tensor.shape for tensor in tensors if not _NO_PARAMETER.search(tensor.name)}
+    parameters = {tensor.name: tensor.shape for tensor in tensors if not NO_PARAMETER.search(tensor.name)}
     heads = [name for name in parameters if _HEAD.search(name)]
-    tied = not heads or bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings")))
+    tied = is_tied(config, text, parameters)
     if tied:
         parameters = {name: shape for name, shape in parameters.items() if name not in heads}
-    hidden = _number(text, "hidden_size", "n_embd") or 1
-    query_heads = _number(text, "num_attention_heads", "n_head") or 1
+    hidden = number(text, "hidden_size", "n_embd", "d_model", "dim") or 1
+    query_heads = number(text, "num_attention_heads", "n_head", "num_heads", "n_heads") or 1
     return ModelShape(
         architecture=config["architectures"][0],
         dtype=_main_dtype(tensors),
         tensors=parameters,
-        linears=tuple(_linears(parameters, transposed=config.get("model_type") in _TRANSPOSED)),
+        linears=tuple(_linears(parameters, transposed=config.get("model_type") in TRANSPOSED)),
         stored_bytes=sum(tensor.size for tensor in tensors),
-        layers=_number(text, "num_hidden_layers", "n_layer") or 1,
+        layers=number(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers") or 1,
         hidden=hidden,
         heads=query_heads,
-        key_heads=_number(text, "num_key_value_heads") or query_heads,
-        head_width=_number(text, "head_dim") or hidden // query_heads,
-        intermediate=_number(text, "moe_intermediate_size", "intermediate_size", "n_inner") or 4 * hidden,
-        vocabulary=_number(text, "vocab_size") or 1,
-        context=_number(text, "max_position_embeddings", "n_positions"),
+        key_heads=number(text, "num_key_value_heads") or query_heads,
+        head_width=number(text, "head_dim", "d_kv") or hidden // query_heads,
+        intermediate=number(text, "moe_intermediate_size", "intermediate_size", "n_inner", "d_ff", "hidden_dim") or 4 * hidden,
+        vocabulary=number(text, "vocab_size") or 1,
+        context=number(text, "max_position_embeddings", "n_positions"),
         tied=tied,
-        experts=_number(text, "num_local_experts", "num_experts", "n_routed_experts") or 1,
-        active_experts=_number(text, "num_experts_per_tok") or 1,
+        experts=number(text, "num_local_experts", "num_experts", "n_routed_experts") or 1,
+        active_experts=number(text, "num_experts_per_tok") or 1,
+        config=config,
+        stored={tensor.name: tensor.shape for tensor in tensors},
     )
 
 
@@ -194,7 +201,3 @@ def _main_dtype(tensors: Iterable[TensorFacts]) -> str:
     for tensor in tensors:
         sizes[tensor.dtype] += tensor.size
     return DTYPE_NAMES.get(sizes.most_common(1)[0][0], "float32")
-
-
-def _number(config: Mapping[str, Any], *keys: str) -> int | None:
-    return next((config[key] for key in keys if isinstance(config.get(key), int)), None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jobs.planning.calibration import Calibration, Rates
 from jobs.planning.tensors import KEPT_TOKENS, Step, kept_by_layer
 from jobs.planning.way import Way
-from jobs.planning.weights import adapter_parameters, trained_shapes
+from jobs.planning.weights import trained_parameters
 
 # Bytes that an update of AdamW moves for each number: weight, gradient and two moments read, weight and moments written, float32.
 UPDATE_BYTES = 4 * 7
@@ -68,9 +68,9 @@ def work_of(step: Step) -> Work:
     """
     shape, way, tokens = step.shape, step.way, step.tokens
     layers = sum(linear.numbers for linear in shape.linears) + _experts(step)
-    adapter = adapter_parameters(way)
+    adapter = 0 if way.trains_base else trained_parameters(shape, way)
     passes = 2 if way.training.gradient_checkpointing else 1
-    head_tokens = step.batch.labels if way.engine.label_head else tokens
+    head_tokens = step.batch.labels if way.label_head else tokens
     again = 2 if way.grids and step.batch.longest > KEPT_TOKENS else 0
     square = 2 * shape.heads * shape.head_width * step.batch.squares * shape.layers
     return Work(
@@ -118,8 +118,7 @@ def _rates(way: Way, calibration: Calibration) -> Rates:
 
 def step_seconds(step: Step, calibration: Calibration) -> float:
     """A whole step: its micro-batches and the update."""
-    numbers = sum(rows * columns for rows, columns in trained_shapes(step.shape, step.way))
-    update = UPDATE_BYTES * numbers / calibration.bandwidth
+    update = UPDATE_BYTES * trained_parameters(step.shape, step.way) / calibration.bandwidth
     return step.way.training.gradient_accumulation * micro_batch_seconds(step, calibration) + update
 
 

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from jobs.planning.batches import BatchShape
-from jobs.planning.shape import ModelShape, Part
+from jobs.planning.shape import ModelShape
 from jobs.planning.way import Way
 
 # Equal to those of jobs.training.segment_attention, which imports torch; tests hold them together.
@@ -57,7 +57,7 @@ class Step:
 
 def kept_by_layer(step: Step) -> Sizes:
     """What one decoder layer keeps."""
-    return {**_norms(step), **_linear_inputs(step), **kept_by_attention(step), **kept_by_mlp(step)}
+    return {**_norms(step), **_linear_inputs(step), **_adapter_results(step), **kept_by_attention(step), **kept_by_mlp(step)}
 
 
 def _norms(step: Step) -> Sizes:
@@ -75,23 +75,37 @@ def _norms(step: Step) -> Sizes:
 
 def _linear_inputs(step: Step) -> Sizes:
     """What trained or adapted layers keep to make their weights' gradients; the inputs of output projection and of the MLP's last layer
-    are the attention's and the MLP's own results.
+    are the attention's and the MLP's own results, but where each layer narrows its own.
     """
     way, numbers = step.way, step.tokens * step.shape.hidden
-    if not way.trains_base and not way.rank:
+    if not way.trains_base and not way.keeps.reads:
         return {}
+    if way.mixes and way.keeps.casts and way.adapter:
+        inputs = sum(layer.inputs for layer in way.adapter.layers) / step.shape.layers
+        return {"inputs of linear layers": way.compute_bytes * step.tokens * inputs}
     learning = step.shape.linears if way.trains_base else way.targets
-    readers = [linear.part for linear in learning if not linear.layer and not linear.leads_out and not linear.expert]
+    readers = [linear.part for linear in learning if not linear.layer and not linear.leads_out]
     sizes: Sizes = {}
-    if way.mixes:  # autocast narrows the input anew for each layer that reads it, and PEFT that of each adapter
+    if way.mixes and way.trains_base:  # autocast narrows the input anew for each layer that reads it
         sizes["inputs of linear layers"] = len(readers) * way.compute_bytes * numbers
     else:  # layers that read the same norm keep the same tensor
         sizes["inputs of linear layers"] = len(set(readers)) * way.stream_bytes * numbers
-    if not way.grids or (way.mixes and way.rank):  # the rows' outputs joined, or narrowed for the adapter
+    if not way.grids:  # the rows' outputs joined
         sizes["input of the output projection"] = step.queries
-    if way.rank:  # `fused_lora._OneProduct` keeps them beside its input
-        sizes["inputs times A"] = len(way.targets) / step.shape.layers * way.rank * way.compute_bytes * step.tokens
     return sizes
+
+
+def _adapter_results(step: Step) -> Sizes:
+    """What the method says that it keeps beside the layers' inputs, in one decoder layer; LoRA's results times A are kept by
+    `fused_lora._OneProduct` too, which holds A and B narrow for the whole run.
+    """
+    way, keeps, b = step.way, step.way.keeps, step.way.compute_bytes
+    sizes = {
+        "results of the adapter": step.tokens * (b * keeps.token + 4 * keeps.token_wide),
+        "updates made whole": b * keeps.made,
+        "narrow copies of the adapter": b * keeps.copied if way.mixes else 0,
+    }
+    return {name: size / step.shape.layers for name, size in sizes.items() if size}
 
 
 def kept_by_attention(step: Step) -> Sizes:
@@ -100,7 +114,8 @@ def kept_by_attention(step: Step) -> Sizes:
     """
     sizes = {"attention output": step.queries, "queries": step.queries}
     if not step.way.grids:
-        repeated = 2 * (step.queries if step.keys < step.queries else step.keys)
+        cached = step.way.adapter.cached * step.batch.rows if step.way.adapter else 0
+        repeated = 2 * (step.queries if step.keys < step.queries else step.keys) * (1 + cached / step.tokens)
         return sizes | {"keys and values, repeated for every head": repeated, "log-sums": 4 * step.tokens * step.shape.heads}
     shares = step.way.compute_bytes * step.shape.heads * kept_shares(step.batch)
     return sizes | {"keys and values": 2 * step.keys, "attention shares": shares}
@@ -131,13 +146,15 @@ def kept_by_mlp(step: Step) -> Sizes:
     sizes = {"gate and up": 2 * step.inner}
     if not step.way.elementwise:
         sizes["activated gate"] = step.inner
-    if step.way.trains_base or "mlp" in _adapted_parts(step.way):
+    if step.way.trains_base or _keeps_product(step.way):
         sizes["gate times up"] = step.inner
     return sizes
 
 
-def _adapted_parts(way: Way) -> set[Part]:
-    return {linear.part for linear in way.targets}
+def _keeps_product(way: Way) -> bool:
+    """Whether the MLP's last layer has an adapter that keeps its input as it is."""
+    narrowed = way.mixes and way.keeps.casts
+    return way.keeps.reads and not narrowed and any(linear.part == "mlp" and linear.leads_out for linear in way.targets)
 
 
 def kept_when_checkpointed(step: Step) -> Sizes:
@@ -155,6 +172,5 @@ def kept_whole(step: Step) -> Sizes:
     }
     if way.mixes:  # autocast keeps them until the backward pass is over
         trained = [linear.numbers for linear in step.shape.linears] if way.trains_base else []
-        adapters = [way.rank * (linear.inputs + linear.outputs) for linear in way.targets]
-        sizes["narrow copies of weights"] = way.compute_bytes * sum(trained + adapters)
+        sizes["narrow copies of weights"] = way.compute_bytes * sum(trained)
     return sizes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from jobs.models.head_shapes import Shape
 from jobs.planning.shape import Linear, ModelShape
 from jobs.planning.way import Way
 
@@ -39,27 +40,21 @@ def weight_bytes(shape: ModelShape, way: Way) -> int:
     return sum(held) + way.compute_bytes * rest
 
 
-def adapter_shapes(way: Way) -> list[tuple[int, int]]:
-    """A [rank, inputs] and B [outputs, rank] of every target."""
-    shapes: list[tuple[int, int]] = []
-    for linear in way.targets:
-        shapes += [(way.rank, linear.inputs), (linear.outputs, way.rank)]
-    return shapes
+def trained_shapes(shape: ModelShape, way: Way) -> list[Shape]:
+    """Every tensor that trains; of a head's module, its numbers."""
+    if way.adapter is None:
+        return list(shape.tensors.values())
+    return [*way.adapter.weights.values(), *((numbers,) for numbers in way.adapter.head.values())]
 
 
-def adapter_parameters(way: Way) -> int:
-    """Numbers of the adapter."""
-    return sum(math.prod(shape) for shape in adapter_shapes(way))
-
-
-def trained_shapes(shape: ModelShape, way: Way) -> list[tuple[int, int]]:
-    """Every tensor that trains, as (rows, columns)."""
-    return shape.matrices(shape.tensors) if way.trains_base else adapter_shapes(way)
+def trained_parameters(shape: ModelShape, way: Way) -> int:
+    """Numbers of all that trains."""
+    return sum(math.prod(weight) for weight in trained_shapes(shape, way))
 
 
 def gradient_bytes(shape: ModelShape, way: Way) -> int:
     """All gradients, float32."""
-    return 4 * sum(math.prod(matrix) for matrix in trained_shapes(shape, way))
+    return 4 * trained_parameters(shape, way)
 
 
 def optimiser_bytes(shape: ModelShape, way: Way) -> int:
@@ -67,24 +62,23 @@ def optimiser_bytes(shape: ModelShape, way: Way) -> int:
     kind = way.training.optimiser
     if kind.startswith("paged_") and not way.on_cpu:
         return 0
-    return sum(_state_bytes(kind.removeprefix("paged_"), matrix) for matrix in trained_shapes(shape, way))
+    return sum(_state_bytes(kind.removeprefix("paged_"), weight) for weight in trained_shapes(shape, way))
 
 
-def _state_bytes(kind: str, matrix: tuple[int, int]) -> int:
-    numbers = math.prod(matrix)
-    if kind == "adafactor":  # a factored second moment: one number for each row and column (arXiv:1804.04235)
-        return 4 * (numbers if matrix[0] == 1 else sum(matrix))
+def _state_bytes(kind: str, weight: Shape) -> int:
+    numbers = math.prod(weight)
+    if kind == "adafactor":  # a factored second moment: one number for each row and column of a matrix (arXiv:1804.04235)
+        return 4 * (numbers if len(weight) == 1 else numbers // weight[-1] + numbers // weight[-2])
     if kind == "adamw_8bit" and numbers >= LEAST_8BIT_NUMBERS:
         return 2 * (numbers + 4 * math.ceil(numbers / STATE_BLOCK))
     return 2 * 4 * numbers
 
 
 def groups(targets: Iterable[Linear]) -> list[list[Linear]]:
-    """Targets that read the same input and so share one product; experts are left to PEFT."""
+    """Targets that read the same input and so share one product."""
     found: dict[tuple[int, str, bool], list[Linear]] = {}
     for linear in targets:
-        if not linear.expert:
-            found.setdefault((linear.layer, linear.part, linear.leads_out), []).append(linear)
+        found.setdefault((linear.layer, linear.part, linear.leads_out), []).append(linear)
     return list(found.values())
 
 
@@ -97,7 +91,7 @@ def fused_bytes(way: Way) -> int:
     numbers = 0
     scratch: set[tuple[int, int]] = set()
     for group in groups(way.targets):
-        outputs, ranks, inputs = sum(linear.outputs for linear in group), way.rank * len(group), group[0].inputs
+        outputs, ranks, inputs = sum(linear.outputs for linear in group), sum(way.ranks[linear.name] for linear in group), group[0].inputs
         numbers += ranks * (inputs + outputs)
         scratch.add((outputs, inputs + ranks))
     if way.base_bits < 16:
@@ -107,4 +101,4 @@ def fused_bytes(way: Way) -> int:
 
 def packed_weight_bytes(way: Way) -> int:
     """Frozen float32 weights in oneDNN's layout: a copy for each direction."""
-    return 2 * 4 * sum(linear.numbers for linear in way.targets if not linear.expert) if way.packs_weights else 0
+    return 2 * 4 * sum(linear.numbers for linear in way.targets) if way.packs_weights else 0

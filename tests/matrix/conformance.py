@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 
 from jobs.errors import GraftError
 from jobs.export.merge import merge
+from jobs.methods.adapter import count_trained, read_config
 from jobs.methods.entry import BASE_BITS, Bits, Method
 from jobs.methods.registry import get_method, know_tuners
 from jobs.models.attention import plain_inference
+from jobs.models.frame import read_frame
 from jobs.models.heads import CAUSAL
 from jobs.models.loading import load_model
 from jobs.models.opened import open_model
@@ -150,7 +152,7 @@ class _Trial:
     def checks(self) -> dict[str, Callable[[], str]]:
         """The checks by name, in an order in which each may use what the ones before it made."""
         found = {
-            "trains": self.trains, "base": self.base_is_measured, "frozen": self.frozen_is_untouched, "gradient": self.all_get_gradients,
+            "trains": self.trains, "told": self.is_told, "base": self.base_is_measured, "frozen": self.frozen_is_untouched, "gradient": self.all_get_gradients,
             "resume": self.resumes_exactly, "export": self.exports, "reload": self.reloads, "outside": self.loads_outside,
             "merge": self.merges,
         }  # fmt: skip
@@ -184,6 +186,17 @@ class _Trial:
         if not _apart(self.base_found, self.tuned, "", least):
             return "the logits moved too little to tell a right download from a wrong one"
         return "" if end < start * (1 - LEAST_FALL) else f"the loss went from {start:.6f} to {end:.6f} in {STEPS} steps"
+
+    def is_told(self) -> str:
+        """What is told before a launch, from the files of the base alone, is what trains."""
+        frame = read_frame(self.base, self.cell.task, int(self.run.head.config.get("num_labels", 1)))
+        finished = [config for folder in self.spec.method.adapters if (config := read_config(Path(folder)))]
+        settings = self.method.resolve(dict(self.spec.method.settings))
+        adapter = self.method.plan_adapter(settings, frame, finished)
+        told = count_trained(adapter, frame)
+        if told is None:
+            return "" if adapter and adapter.unknown else "nothing is told, and no reason given"
+        return "" if told == self.trained else f"{told} numbers are told, {self.trained} train"
 
     @cached_property
     def inputs(self) -> list[Inputs]:

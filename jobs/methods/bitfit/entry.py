@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.errors import UserError
-from jobs.methods.adapter import Adapter
+from jobs.methods.adapter import Adapter, Keeps
 from jobs.methods.entry import Capabilities, Method
 from jobs.methods.settings import base_bits
 from jobs.models.frame import Frame
@@ -45,4 +45,4 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
             "method_cannot", method=BITFIT.name, reason=f"its architecture ({frame.kind}) has no biases",
             instead="Choose layer norm tuning or (IA)³, which are as small, or LoRA.", where={"field": "method.id"},
         )  # fmt: skip
-    return Adapter({f"{name}.delta": (size,) for name, size in sizes.items()}, layers)
+    return Adapter({f"{name}.delta": (size,) for name, size in sizes.items()}, layers, keeps=Keeps())

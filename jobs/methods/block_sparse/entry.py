@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside
+from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
 from jobs.models.frame import Frame, Layer
@@ -69,7 +69,12 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
         n, m, height, width = grid(layer.outputs, layer.inputs, settings["block_rows"], settings["block_columns"])
         return {"scores": (n, m), "values": (min(settings["blocks"], n * m), height, width)}
 
-    return beside(frame, settings, "block_sparse", shapes)
+    def keeps(layer: Layer) -> Keeps:
+        """What each block reads and gives, and the blocks, scaled."""
+        selected, height, width = shapes(layer)["values"]
+        return Keeps(token=selected * (height + width), made=selected * height * width)
+
+    return beside(frame, settings, "block_sparse", shapes, keeps)
 
 
 def grid(outputs: int, inputs: int, rows: int, columns: int) -> tuple[int, int, int, int]:

@@ -1,15 +1,16 @@
 """Catalogue entries of the bottleneck adapters (torch-free)."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import ceil
 from typing import Any
 
-from jobs.methods.adapter import Adapter
+from jobs.methods.adapter import Adapter, Keeps, upon
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.places import Places, find_places
 from jobs.methods.settings import base_bits
 from jobs.methods.targets import setting_unfit
-from jobs.models.frame import Frame
+from jobs.models.frame import Frame, Layer
 from jobs.models.head_shapes import Shape
 
 _PLACEMENT = Setting(
@@ -143,12 +144,12 @@ COMPACTER = Method(
 
 def plan_bottleneck(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """A narrowing and a widening layer, with biases, at each place. Raises `UserError("method_cannot")` where a place is not found."""
-    return _plan(settings, frame, BOTTLENECK_ADAPTER, _plain(block_size(settings, frame)))
+    return _plan(settings, frame, BOTTLENECK_ADAPTER, *_plain(block_size(settings, frame)))
 
 
 def plan_parallel(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """The same beside each feed-forward module."""
-    return _plan(settings, frame, PARALLEL_ADAPTER, _plain(block_size(settings, frame)))
+    return _plan(settings, frame, PARALLEL_ADAPTER, *_plain(block_size(settings, frame)))
 
 
 def plan_compacter(settings: Mapping[str, Any], frame: Frame) -> Adapter:
@@ -160,7 +161,7 @@ def plan_compacter(settings: Mapping[str, Any], frame: Frame) -> Adapter:
 
     size = kronecker_size(settings, frame)
     found = _plan(settings, frame, COMPACTER, lambda width: matrix("down", width, size) | matrix("up", size, width))
-    return Adapter({**found.weights, "factors": (n, n, n)}, found.layers)
+    return replace(found, weights={**found.weights, "factors": (n, n, n)})
 
 
 def places_of(settings: Mapping[str, Any], frame: Frame, method: str) -> tuple[Places, list[str]]:
@@ -184,12 +185,22 @@ def kronecker_size(settings: Mapping[str, Any], frame: Frame) -> int:
     return ceil(block_size(settings, frame) / n) * n
 
 
-def _plain(size: int) -> Callable[[int], Mapping[str, Shape]]:
-    return lambda width: {"down.weight": (size, width), "down.bias": (size,), "up.weight": (width, size), "up.bias": (width,)}
+def _plain(size: int) -> tuple[Callable[[int], Mapping[str, Shape]], Callable[[Layer], Keeps]]:
+    """The weights of a plain block, and what it keeps: what it reads, narrowed or not, and its two matrices."""
+
+    def weights(width: int) -> dict[str, Shape]:
+        return {"down.weight": (size, width), "down.bias": (size,), "up.weight": (width, size), "up.bias": (width,)}
+
+    return weights, lambda layer: Keeps(token=layer.outputs + size, copied=2 * layer.outputs * size)
 
 
-def _plan(settings: Mapping[str, Any], frame: Frame, method: Method, block: Callable[[int], Mapping[str, Shape]]) -> Adapter:
+def _plan(
+    settings: Mapping[str, Any],
+    frame: Frame,
+    method: Method,
+    block: Callable[[int], Mapping[str, Shape]],
+    keeps: Callable[[Layer], Keeps] | None = None,
+) -> Adapter:
     """`block` gives the weights of one block of a model of some width."""
     _, ends = places_of(settings, frame, method.name)
-    layers = tuple(layer for layer in frame.layers if layer.name in set(ends))
-    return Adapter({f"{layer.name}.{kind}": shape for layer in layers for kind, shape in block(layer.outputs).items()}, layers)
+    return upon([layer for layer in frame.layers if layer.name in set(ends)], lambda layer: block(layer.outputs), keeps)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside, two_matrices
+from jobs.methods.adapter import Adapter, Keeps, beside, two_matrices
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 from jobs.methods.targets import setting_unfit
-from jobs.models.frame import Frame
+from jobs.models.frame import Frame, Layer
 
 ADALORA = Method(
     id="adalora",
@@ -52,4 +52,9 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     rank, target = settings["rank"], settings["target_rank"]
     if target >= rank:
         raise setting_unfit("adalora", "target_rank", f"is {target}, and must be below the rank at the start, {rank}")
-    return beside(frame, settings, "adalora", lambda layer: two_matrices(layer, rank) | {"E": (rank, 1)})
+
+    def keeps(layer: Layer) -> Keeps:
+        """The update too, since what scales it is a tensor."""
+        return Keeps(token=rank + layer.outputs, copied=rank * (layer.inputs + layer.outputs), reads=True, casts=True)
+
+    return beside(frame, settings, "adalora", lambda layer: two_matrices(layer, rank) | {"E": (rank, 1)}, keeps)

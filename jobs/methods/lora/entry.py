@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from jobs.methods.adapter import Adapter, two_matrices, upon
+from jobs.methods.adapter import Adapter, Keeps, two_matrices, upon
 from jobs.methods.entry import Capabilities, Method, Setting, SettingValue
 from jobs.methods.ranks import ranks_of, read_ranks
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
@@ -78,12 +78,19 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """A and B of each layer, and with DoRA the norm of each output's weights. Raises `UserError("method_setting")`."""
     layers = targeted(frame, settings["targets"], method="lora")
     other, decomposed = other_ranks(settings, [layer.name for layer in layers]), settings.get("update") == "decomposed"
+    ranks = {layer.name: int(other.get(layer.name, settings["rank"])) for layer in layers}
 
     def shapes(layer: Layer) -> dict[str, Shape]:
         magnitude: dict[str, Shape] = {"magnitude": (layer.outputs,)} if decomposed else {}
-        return two_matrices(layer, other.get(layer.name, settings["rank"])) | magnitude
+        return two_matrices(layer, ranks[layer.name]) | magnitude
 
-    found = upon(layers, shapes)
+    def keeps(layer: Layer) -> Keeps:
+        """With DoRA base and update too, which are scaled each by itself; the norm of their sum is taken without a gradient."""
+        rank = ranks[layer.name]
+        plain = Keeps(token=rank, copied=rank * (layer.inputs + layer.outputs), reads=True, casts=True)
+        return plain + Keeps(token=2 * layer.outputs) if decomposed else plain
+
+    found = replace(upon(layers, shapes, keeps), ranks={} if decomposed else ranks)
     return replace(found, unknown="it hangs on the rows, by which EVA spreads the ranks") if settings.get("start") == "eva" else found
 
 
@@ -145,8 +152,8 @@ LORA_8BIT = Method(
     name="LoRA on 8 bits",
     family="low-rank",
     summary=(
-        "LoRA over a base held in 8 bits (LLM.int8). Half the memory of 16 bits for the base and nearer to it than 4 bits. Answers are "
-        "computed in whole numbers of 8 bits, so its evaluation rounds a little more than its training. Take it when 4 bits cost quality."
+        "LoRA over a base held in 8 bits (LLM.int8). Half the memory of 16 bits for the base and nearer to it than 4 bits. On a GPU inputs "
+        "are rounded to 8 bits too, and rows are padded. Take it when 4 bits cost quality."
     ),
     paper="Dettmers et al., LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale, 2022, arXiv:2208.07339",
     application=APPLICATION,

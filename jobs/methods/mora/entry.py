@@ -1,10 +1,10 @@
 """Catalogue entry of MoRA (torch-free)."""
 
 from collections.abc import Mapping
-from math import isqrt
+from math import ceil, isqrt
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside
+from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS, base_bits
 from jobs.methods.targets import setting_unfit
@@ -62,7 +62,13 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
             raise setting_unfit("mora", "operator", f"cannot be rotation here: {small}") from None
         return {"matrix": (size, size)}
 
-    return beside(frame, settings, "mora", shapes)
+    def keeps(layer: Layer) -> Keeps:
+        """The folded inputs; M rotated for each of the folds."""
+        (size, _), rotates = shapes(layer)["matrix"], settings["operator"] == "rotation"
+        folds = ceil(layer.inputs / size)
+        return Keeps(token=folds * size, made=folds * size * size) if rotates else Keeps(token=size, copied=size * size)
+
+    return beside(frame, settings, "mora", shapes, keeps)
 
 
 def side(inputs: int, outputs: int, rank: int, *, rotates: bool) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from jobs.methods.adapter import Adapter
+from jobs.methods.adapter import Adapter, Keeps
 from jobs.methods.entry import VIRTUAL_TOKENS, Capabilities, Method, Setting
 from jobs.methods.settings import base_bits
 from jobs.models.frame import Frame
@@ -177,12 +177,13 @@ CPT = Method(
 
 def plan_prompt(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """The embeddings of the virtual tokens."""
-    return Adapter({"embedding": (settings[VIRTUAL_TOKENS], frame.width)})
+    return Adapter({"embedding": (settings[VIRTUAL_TOKENS], frame.width)}, keeps=Keeps(), before=settings[VIRTUAL_TOKENS])
 
 
 def plan_prefix(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """Keys and values of the virtual tokens in every layer."""
-    return Adapter({"embedding": (settings[VIRTUAL_TOKENS], 2 * frame.depth * frame.cached)})
+    tokens = settings[VIRTUAL_TOKENS]
+    return Adapter({"embedding": (tokens, 2 * frame.depth * frame.cached)}, keeps=Keeps(), cached=tokens)
 
 
 def plan_encoder(settings: Mapping[str, Any], frame: Frame) -> Adapter:
@@ -199,9 +200,10 @@ def plan_encoder(settings: Mapping[str, Any], frame: Frame) -> Adapter:
                 found[f"lstm.{layer}.{direction}"] = (4 * size, inputs + size + 2)
     for number, (inputs, outputs) in enumerate(pairwise(inner)):
         found |= {f"layers.{number}.weight": (outputs, inputs), f"layers.{number}.bias": (outputs,)}
-    return Adapter(found)
+    return Adapter(found, keeps=Keeps(), before=settings[VIRTUAL_TOKENS])
 
 
 def plan_context(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """A change of the embedding of each token of the examples, of which there are at most so many."""
-    return Adapter({"delta": (settings[VIRTUAL_TOKENS], frame.width)}, unknown="it hangs on the length of the rows that are chosen")
+    tokens = settings[VIRTUAL_TOKENS]
+    return Adapter({"delta": (tokens, frame.width)}, unknown="it hangs on the length of the rows that are chosen", before=tokens)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, GPTNeoXConfig, LlamaConfig, MixtralConfig, Phi3Config, Qwen2Config
 
 from jobs.device import Device
@@ -10,7 +9,7 @@ from jobs.methods.lora.apply import apply
 from jobs.methods.setup import Setup
 from jobs.planning.shape import read_shape
 from jobs.planning.way import choose_way
-from jobs.planning.weights import adapter_parameters, nf4_bytes
+from jobs.planning.weights import nf4_bytes, trained_parameters
 from jobs.spec import DataSpec, MethodSpec, ModelSpec, RunSpec
 from tests.tiny import VOCABULARY, make_tiny_model
 
@@ -48,16 +47,17 @@ def test_parameters_and_adapters_are_those_of_the_loaded_model(name, tmp_path):
     shape = read_shape(folder)
     assert shape.total_parameters == sum(parameter.numel() for parameter in model.parameters())
     assert (shape.layers, shape.hidden, shape.vocabulary) == (2, 64, VOCABULARY)
-    planned = adapter_parameters(choose_way(lora_spec(folder, rank=4), CPU, shape))
-    adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    assert planned == adapted.get_nb_trainable_parameters()[0]
+    settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": "all-linear"}
+    planned = trained_parameters(shape, choose_way(lora_spec(folder, rank=4), CPU, shape))
+    assert planned == apply(model, settings, Setup(seed=0)).get_nb_trainable_parameters()[0]
 
 
 @pytest.mark.parametrize("name", ["llama, untied", "gpt2, Conv1D", "gpt_neox"])
 def test_an_adapter_on_attention_alone_is_counted_as_it_is_made(name, tmp_path):
     folder = make_tiny_model(tmp_path / "m", config=CONFIGS[name])
     settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": "attention"}
-    planned = adapter_parameters(choose_way(lora_spec(folder, rank=4, targets="attention"), CPU, read_shape(folder)))
+    shape = read_shape(folder)
+    planned = trained_parameters(shape, choose_way(lora_spec(folder, rank=4, targets="attention"), CPU, shape))
     adapted = apply(AutoModelForCausalLM.from_pretrained(folder), settings, Setup(seed=0))
     assert planned == sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad) > 0
 
