@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from jobs.commands.train import prepare_environment
+from jobs.geometry import Geometry, default_folder
 from jobs.models.device import owned_threads, probe
 
 HELP = "make the compiled parts of a model ahead of its first run"
@@ -19,15 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model."""
     parser.add_argument("model", type=Path, help="a model's folder")
     parser.add_argument("--regions", type=Path, help="where they are kept (GRAFT_REGIONS, else a folder of the user's own)")
+    parser.add_argument("--made", type=Path, metavar="DIR", help="where some may have been made before, to be copied")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """One step of LoRA on made-up rows shows what is missing; then the compiler makes it, on as many cores as the process owns."""
+    """One step of LoRA on made-up rows shows what is missing; what was made before is copied, and the compiler makes the rest, on as many
+    cores as the process owns.
+    """
     prepare_environment()
     if probe()["kind"] != "cpu":
         sys.stderr.write("Regions are compiled for the CPU alone: nothing to do.\n")
         return 0
-    from jobs.geometry import default_folder
     from jobs.training import region
     from jobs.training.libraries import has_compiler, start_compiler
 
@@ -38,12 +44,24 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.regions or default_folder()
     region.use_libraries(folder)
     _step(arguments.model)
-    missing = region.wanted()
-    sys.stderr.write(f"{len(missing)} parts to compile\n")
+    wanted = region.wanted()
+    missing = [geometry for geometry in wanted if not (arguments.made and copied(geometry, arguments.made, folder))]
+    sys.stderr.write(f"{len(wanted) - len(missing)} parts copied, {len(missing)} to compile\n")
     count = owned_threads()
     compilers = [start_compiler(share, folder) for first in range(count) if (share := missing[first::count])]
     codes = [compiler.wait() for compiler in compilers]
     return int(any(codes))
+
+
+def copied(geometry: Geometry, source: Path, folder: Path) -> bool:
+    """Whether `source` has the library of a geometry, made for this processor and torch; then it is whole in `folder`, too."""
+    made = source / geometry.file_name
+    if not made.is_file():
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        os.replace(shutil.copyfile(made, Path(scratch) / made.name), folder / made.name)
+    return True
 
 
 def _step(folder: Path) -> None:

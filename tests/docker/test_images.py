@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.commands import warm
 from tests.settings_names import settings_names
 from webapp.operate.up.commands import site_processes
+from webapp.runs.environment import child_environment
+from webapp.settings.env import ENV
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCKER = PROJECT / "docker"
@@ -92,6 +96,33 @@ def test_the_distributed_site_has_every_process_and_waits_for_what_it_needs():
         if "build" in body:
             assert body["security_opt"] == ["no-new-privileges:true"]
             assert body["cap_drop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("file", ["compose.yml", "compose.cpu.yml"])
+def test_the_first_start_makes_the_compiled_parts_where_trainings_look_for_them(file: str):
+    """For this host's processor, on the volume, once, and behind everything else; what the image has is only copied."""
+    body = compose(DOCKER / file)["services"]["warm"]
+    assert body["command"][:7] == ["nice", "-n", "19", "python", "-m", "jobs", "warm"]
+    parser = argparse.ArgumentParser()
+    warm.add_arguments(parser)
+    arguments = parser.parse_args(body["command"][7:])
+    image = dict(pair.split("=", 1) for word, rest in instructions() if word == "ENV" for pair in rest.split())
+    workdir = next(rest for word, rest in instructions() if word == "WORKDIR")
+    makefile = (PROJECT / "Makefile").read_text()
+    made = re.search(r"^REGIONS := (\S+)$", makefile, re.MULTILINE)
+    assert made
+    assert str(arguments.model) == image["GRAFT_SAMPLE_MODEL"]
+    assert str(arguments.made) == f"{workdir}/{made[1]}"
+    looked_in = Path(child_environment(Path("home"))["GRAFT_REGIONS"]).relative_to(ENV.var)
+    assert arguments.regions == Path(image["GRAFT_VAR"]) / looked_in
+    assert body["restart"] == "no"
+    assert body["volumes"] == [f"data:{image['GRAFT_VAR']}"]
+    packages = next(rest for word, rest in instructions() if "apt-get install" in rest).split()
+    assert "g++" in packages
+
+
+def test_on_gpus_nothing_is_compiled():
+    assert compose(DOCKER / "compose.gpu.yml")["services"]["warm"] == {"profiles": ["cpu"]}
 
 
 def test_the_example_environment_names_every_variable_that_compose_wants():

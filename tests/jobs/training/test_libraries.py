@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from jobs.commands.warm import copied
 from jobs.geometry import default_folder
 from jobs.training import libraries as made
 from jobs.training import region, regions
@@ -169,3 +170,16 @@ def test_a_library_that_does_not_load_is_passed_over(tmp_path):
         assert _agree(*_tensors(5))
     assert len(region.wanted()) == 1
     assert _agree(*_tensors(5))
+
+
+def test_what_was_made_elsewhere_is_copied_by_its_name(tmp_path):
+    """Which tells of the geometry, torch and the processor."""
+    region.use_libraries(tmp_path / "own")
+    regions.rms_norm(*_tensors(5), **SETTINGS)
+    (geometry,) = region.wanted()
+    source = tmp_path / "image"
+    assert not copied(geometry, source, tmp_path / "own")
+    source.mkdir()
+    (source / geometry.file_name).write_bytes(b"a library")
+    assert copied(geometry, source, tmp_path / "own")
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "own").iterdir()] == [(geometry.file_name, b"a library")]
