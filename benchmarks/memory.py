@@ -15,11 +15,12 @@ import gc
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.peers.common import peak_rss_bytes
@@ -48,12 +49,15 @@ class Meter:
             self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
             self._profile.start()
 
-    def end(self) -> int:
-        """The peak since the begin."""
+    def end(self, mapped: Container[int] = ()) -> int:
+        """The peak since the begin. `mapped` are sizes of files that are only read: torch counts the mapping of one as an allocation,
+        though its pages can go at any time. What is in use of them at the end counts.
+        """
         if self._profile is None:
             return int(torch.cuda.max_memory_allocated())
         self._profile.stop()
-        return self.begin_bytes + highest(self._profile)
+        found = self.begin_bytes + highest(self._profile, mapped)
+        return max(found, live_bytes(self.device)) if mapped else found
 
 
 class Watch:
@@ -83,9 +87,10 @@ class Watch:
 class Phases:
     """The `emit` of a whole run: the peak of every phase in bytes, named as the estimate names them."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, model: Path) -> None:
         self.peaks: dict[str, int] = {}
         self._meter = Meter(device)
+        self._read = {path.stat().st_size for path in model.glob("*.safetensors")}
         self._phase: str | None = None
         self._trained = self._stored = False
 
@@ -105,7 +110,8 @@ class Phases:
         if phase == self._phase:
             return
         if self._phase:
-            self.peaks[self._phase] = max(self._meter.end(), self.peaks.get(self._phase, 0))
+            peak = self._meter.end(self._read if self._phase == "loading" else ())
+            self.peaks[self._phase] = max(peak, self.peaks.get(self._phase, 0))
         self._phase = phase
         if phase:
             self._meter.begin()
@@ -118,7 +124,7 @@ def live_bytes(device: str) -> int:
     gc.collect()
     storages: dict[int, int] = {}
     for found in gc.get_objects():
-        if not issubclass(type(found), torch.Tensor) or found.device.type != "cpu":
+        if not issubclass(type(found), torch.Tensor) or isinstance(found, FakeTensor) or found.device.type != "cpu":
             continue
         if found.is_mkldnn:  # oneDNN's own layout has no storage to ask
             storages[id(found)] = found.numel() * found.element_size()
@@ -128,15 +134,17 @@ def live_bytes(device: str) -> int:
     return sum(storages.values())
 
 
-def highest(profiled: profile) -> int:
-    """The highest running sum of all CPU allocations and releases, in bytes, from zero at the profile's begin."""
+def highest(profiled: profile, mapped: Container[int] = ()) -> int:
+    """The highest running sum of all CPU allocations and releases, in bytes, from zero at the profile's begin; those of a size in `mapped`
+    are left out.
+    """
     assert profiled.profiler is not None
     assert profiled.profiler.kineto_results is not None
     # torch's stub of an event does not know `nbytes`.
     events: list[Any] = [event for event in profiled.profiler.kineto_results.events() if event.name() == MEMORY_EVENT]
     level = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        level += event.nbytes()
+        level += event.nbytes() if abs(event.nbytes()) not in mapped else 0
         peak = max(peak, level)
     return peak
 
@@ -154,7 +162,7 @@ def measure(spec_path: Path, out: Path, steps: int) -> dict[str, Any]:
 
 def measure_phases(spec_path: Path, out: Path) -> dict[str, Any]:
     """Carries a spec out; returns the peaks by phase (`phases`), and `resident_bytes`, the process's peak."""
-    phases = Phases(_device())
+    phases = Phases(_device(), Path(load_spec(spec_path).model.path))
     _execute(spec_path, out, phases, lambda: False)
     phases.enter(None)
     return {"phases": phases.peaks, "resident_bytes": peak_rss_bytes()}

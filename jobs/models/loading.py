@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from jobs.errors import UserError
 from jobs.models.heads import CAUSAL, Head, mark_fresh
+from jobs.models.mapped import Pages, let_go, weight_files
 from jobs.models.quantisation import keep_gradients_after_evaluation, quantisation
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -38,16 +40,20 @@ def load_model(folder: Path, *, precision: str, trains_base: bool, bits: int = 1
         options["device_map"] = {"": device}
     torch.manual_seed(head.seed)
     try:
-        model, found = getattr(transformers, head.auto).from_pretrained(
-            folder,
-            dtype=dtype,
-            attn_implementation=attention,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
+        with _reading(in_parts=bits < 16 and device == "cpu") as pages:
+            model, found = getattr(transformers, head.auto).from_pretrained(
+                folder,
+                dtype=dtype,
+                attn_implementation=attention,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
+            if pages:
+                let_go(model, weight_files(model.parameters()), pages)
+                pages.leave()
     except (OSError, ValueError, KeyError) as failure:
         raise UserError("model_unusable", reason=_first_line(failure)) from failure
     _correct_quantised(model, bits, device, DTYPES[precision])
@@ -55,6 +61,14 @@ def load_model(folder: Path, *, precision: str, trains_base: bool, bits: int = 1
         mark_fresh(model, found["missing_keys"])
     model.eval()
     return model
+
+
+def _reading(*, in_parts: bool) -> AbstractContextManager[Pages | None]:
+    if not in_parts:
+        return nullcontext()
+    from jobs.models.reading import reading_in_parts
+
+    return reading_in_parts()
 
 
 def _correct_quantised(model: Any, bits: int, device: str, dtype: torch.dtype) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 from bisect import bisect_right
 from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from jobs.models.resident import give_back_freed
+
 _MAPS = Path("/proc/self/maps")
 _SUFFIX = ".safetensors"
+# From <sys/mman.h> of Linux, where alone there are any mappings to be seen.
+_MADV_DONTNEED = 4
 
 
 def weight_files(tensors: Iterable[Tensor]) -> set[str]:
@@ -23,11 +28,42 @@ def weight_files(tensors: Iterable[Tensor]) -> set[str]:
     return found
 
 
-def let_go(model: nn.Module, files: set[str]) -> None:
-    """Copies the parameters of `model` that are mapped from `files`, so that these leave the process's memory."""
+def let_go(model: nn.Module, files: set[str], pages: Pages | None = None) -> None:
+    """Copies the parameters of `model` that are mapped from `files`, so that these leave the process's memory: at once where `pages` are
+    theirs, else with the last parameter.
+    """
     for parameter in model.parameters() if files else ():
         if weight_files([parameter]) & files:
             parameter.data = parameter.data.clone()
+            if pages:
+                pages.were_read(parameter.nbytes)
+
+
+class Pages:
+    """The pages of the files of weights that come to be mapped from now on. Whenever `WINDOW` bytes were read of them, they go from the
+    process's memory, though not from the system's.
+    """
+
+    WINDOW = 2**26
+
+    def __init__(self) -> None:
+        self._before = set(_mappings()[0])
+        self._read = 0
+
+    def were_read(self, size: int) -> None:
+        """So many bytes were read."""
+        self._read += size
+        if self._read >= self.WINDOW:
+            self.leave()
+
+    def leave(self) -> None:
+        """Lets go of all of them, and of what was freed. What is read again comes from the file: nothing of it may have been written to."""
+        self._read = 0
+        libc = ctypes.CDLL(None)
+        for start, end, _ in zip(*_mappings(), strict=True):
+            if start not in self._before:
+                libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+        give_back_freed()
 
 
 def _mappings() -> tuple[list[int], list[int], list[str]]:
