@@ -152,9 +152,9 @@ class _Trial:
     def checks(self) -> dict[str, Callable[[], str]]:
         """The checks by name, in an order in which each may use what the ones before it made."""
         found = {
-            "trains": self.trains, "told": self.is_told, "base": self.base_is_measured, "frozen": self.frozen_is_untouched, "gradient": self.all_get_gradients,
-            "resume": self.resumes_exactly, "export": self.exports, "reload": self.reloads, "outside": self.loads_outside,
-            "merge": self.merges,
+            "trains": self.trains, "told": self.is_told, "base": self.base_is_measured, "frozen": self.frozen_is_untouched,
+            "gradient": self.all_get_gradients, "resume": self.resumes_exactly, "export": self.exports, "reload": self.reloads,
+            "outside": self.loads_outside, "merge": self.merges,
         }  # fmt: skip
         return found
 
