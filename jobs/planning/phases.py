@@ -18,15 +18,23 @@ EVALUATED_TOKENS = 2048
 LIKELIHOOD_LOGIT_BYTES = 2**28
 CACHE_TOKENS = 16_384
 GENERATION_ROWS = 64
+QUANTISED_AT_ONCE = 2**17
 COMPARED_POSITIONS, COMPARED_ROWS, COMPARED_TOKENS = 512, 8, 64
+
+# For each number that bitsandbytes quantises on a CPU: itself and its share of the scale in float32, its code in int32 and in uint8.
+QUANTISING_BYTES = 4 + 4 + 4 + 1
 
 
 def loading(shape: ModelShape, way: Way) -> float:
-    """Weights that are to be quantised are all read in 16 or 32 bits before the last of them has been; one is widened on the way."""
+    """Weights that are to be quantised are read one after the other: on a GPU one is there in the arithmetic's type, on a CPU a part of
+    one, and the whole where its files hold another type.
+    """
     if way.base_bits == 16:
         return 0.0
-    largest = max((linear.numbers for linear in shape.linears), default=0)
-    return way.compute_bytes * (sum(linear.numbers for linear in shape.linears) + 3 * largest)
+    largest = way.compute_bytes * max((linear.numbers for linear in shape.linears), default=0)
+    if not way.on_cpu:
+        return largest
+    return QUANTISING_BYTES * QUANTISED_AT_ONCE + (largest if shape.dtype != way.precision else 0)
 
 
 def preparing(shape: ModelShape, way: Way, lengths: RowLengths) -> float:
@@ -85,20 +93,20 @@ def exporting(spec: RunSpec, shape: ModelShape, way: Way, lengths: RowLengths, *
     """Logits of the trained model are kept (`export.parity`), in float32 where memory allows; the model that was stored is read back beside
     it, compared, and measured again where its weights differ from the trained ones.
     """
-    numbers = shape.total_parameters
+    numbers, narrow = shape.total_parameters, NUMBER_BYTES[way.precision]
     held = min(COMPARED_POSITIONS, COMPARED_ROWS * min(COMPARED_TOKENS, max(lengths.lengths))) * shape.vocabulary * 4
-    wide = way.device["memory_bytes"] - resting - runtime > 2 * 4 * numbers
-    # a weight that is a view of its group's matrix is widened beside it, and is a copy of its own from then on
-    joined = sum(linear.numbers for linear in way.targets if not linear.expert) if way.fused_lora and way.base_bits == 16 else 0
-    widened, after = (0.0, 0.0)
-    if wide and not way.trains_base and way.compute_bytes < 4:
-        quantised = sum(linear.numbers for linear in shape.linears) if way.base_bits == 4 else 0
-        widened = 4 * joined + (4 - way.compute_bytes) * (numbers - quantised - joined)
-        after = way.compute_bytes * joined
-    reference = widened + held
+    quantised = sum(linear.numbers for linear in shape.linears) if way.base_bits < 16 else 0
+    own, others = _widened(shape, numbers - quantised), _widened(shape, numbers)
+    wide = way.device["memory_bytes"] - resting - runtime > (4 if way.trains_base else narrow) * numbers + 2 * own
+    reference = held + (own if wide and narrow < 4 and not way.trains_base else 0.0)
     if not way.trains_base and spec.export.merge == "none":
         return reference
-    stored = 4 if spec.export.dtype == "float32" else NUMBER_BYTES[way.precision]
-    compared = (4 if wide else stored) * numbers + held + 5 * 4 * COMPARED_TOKENS * shape.vocabulary
-    measured = stored * numbers + evaluating(spec, shape, way, lengths)
-    return max(reference, after + held + max(compared, measured))
+    stored = 4 if spec.export.dtype == "float32" else narrow
+    compared = (others if wide and stored < 4 else 0.0) + 5 * 4 * COMPARED_TOKENS * shape.vocabulary
+    return max(reference, held + stored * numbers + max(compared, evaluating(spec, shape, way, lengths)))
+
+
+def _widened(shape: ModelShape, numbers: int) -> float:
+    """In float32 (`parity.widened`), of so many numbers that are held in 16 bits: what is outside of the layers, and one layer."""
+    outside = shape.parameters["embeddings"] + shape.parameters["head"]
+    return 4 * (outside + (numbers - outside) / shape.layers)

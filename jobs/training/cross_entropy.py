@@ -16,6 +16,8 @@ from jobs.training import regions
 
 # Logits of one tile: 16 M numbers, 64 MiB in float32, whatever the size of the vocabulary.
 _TILE_NUMBERS = 2**24
+# Of the weight's gradient, at most so many are made at once beside the sum that they are added to.
+ADDED_NUMBERS = 2**22
 
 
 def tile_rows(vocabulary: int) -> int:
@@ -66,7 +68,7 @@ class LinearCrossEntropy(torch.autograd.Function):
                 total += loss
                 d_hidden[start : start + size] = gradient @ matrix
                 if d_weight is not None:
-                    d_weight += gradient.t() @ tile
+                    _add_product(d_weight, gradient, tile)
                 if d_bias is not None:
                     d_bias += gradient.sum(dim=0, dtype=torch.float32)
         ctx.gradients = (d_hidden.to(hidden.dtype), d_weight, d_bias)
@@ -109,6 +111,16 @@ def score(hidden: Tensor, head: Head, labels: Tensor, dtype: torch.dtype) -> tup
         total += functional.cross_entropy(scores, wanted, reduction="sum").double()
         correct += (scores.argmax(dim=-1) == wanted).sum()
     return total, correct
+
+
+def _add_product(total: Tensor, gradient: Tensor, tile: Tensor) -> None:
+    """Adds gradient' tile to `total` float32 [vocabulary, width], some rows at a time: the whole product would be there in its own type
+    and in float32.
+    """
+    rows = max(1, ADDED_NUMBERS // total.shape[1])
+    for start in range(0, len(total), rows):
+        part = slice(start, start + rows)
+        total[part] += gradient[:, part].t() @ tile
 
 
 def _tile(scores: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from jobs.errors import GraftError
 from jobs.events import NOTHING_MEASURED
 from jobs.methods.hooks import Hooks
 from jobs.models.device import memory
+from jobs.models.resident import give_back_freed
 from jobs.spec import EngineSpec, TrainingSpec, require_validation
 from jobs.training import checkpoint
 from jobs.training.libraries import Libraries
@@ -147,6 +148,7 @@ class Trainer:
         if self.spec.gradient_checkpointing:
             self.forward.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.forward.refresh()
+        give_back_freed()  # what loading, checks and copies of weights took: a step's tensors are of other sizes and lie elsewhere
         kind = usable_kind(self.spec.optimiser, self.forward.device.split(":")[0])
         if kind != self.spec.optimiser:
             self._warn(

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 Parameters = Mapping[str, nn.Parameter]
 
+# On a CPU an update of all weights as one is no faster than one by one, but gradients that stay allocated stand beside the activations.
+FLAT_NUMBERS_ON_CPU = 2**24
 _LOOK_UP_TABLES = frozenset({"qmap1", "qmap2"})  # of bitsandbytes: the same in every run, so no part of a checkpoint
 
 
@@ -46,8 +48,10 @@ def usable_kind(kind: str, device: str) -> str:
 
 
 def make_optimiser(kind: str, groups: Sequence[Group], *, flat: bool) -> Optimiser:
-    """An optimiser of a `usable_kind`; `flat` as `jobs.training.flat` says, where it is AdamW and all weights are float32 on one device."""
-    if kind == "adamw" and flat and _is_uniform(groups):
+    """An optimiser of a `usable_kind`; `flat` as `jobs.training.flat` says, where it is AdamW and all weights are float32 on one device; on
+    a CPU at most `FLAT_NUMBERS_ON_CPU` of them.
+    """
+    if kind == "adamw" and flat and _is_uniform(groups) and _pays_flat(groups):
         from jobs.training.flat import FlatAdamW
 
         return FlatAdamW(groups)
@@ -59,6 +63,11 @@ def make_optimiser(kind: str, groups: Sequence[Group], *, flat: bool) -> Optimis
 def _is_uniform(groups: Sequence[Group]) -> bool:
     weights = [parameter for group in groups for parameter in group.parameters.values()]
     return all(weight.dtype == torch.float32 for weight in weights) and len({weight.device for weight in weights}) == 1
+
+
+def _pays_flat(groups: Sequence[Group]) -> bool:
+    weights = [parameter for group in groups for parameter in group.parameters.values()]
+    return weights[0].device.type != "cpu" or sum(weight.numel() for weight in weights) <= FLAT_NUMBERS_ON_CPU
 
 
 class Optimiser:

@@ -11,7 +11,7 @@ import torch
 
 from jobs.errors import GraftError, UserError
 from jobs.spec import TrainingSpec
-from jobs.training import checkpoint
+from jobs.training import checkpoint, loop
 from tests.jobs.training.reference import losses, make_model, make_rows, make_trainer, short, templated_rows
 
 # 22 rows in steps of 8 or 4: the border of the first epoch is after step 3 (accumulation 2) or 6 (accumulation 1).
@@ -155,3 +155,10 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="not the same seed"):
         other.restore(checkpoint.newest([tmp_path]))
     assert other.progress.step == 0
+
+
+def test_what_was_freed_goes_back_before_the_first_step(tmp_path, monkeypatch):
+    trainer, events = make_trainer(make_model("llama", "lora"), make_rows(), tmp_path, short(TrainingSpec(), 2))
+    monkeypatch.setattr(loop, "give_back_freed", lambda: events.append({"kind": "given back"}))
+    trainer.run()
+    assert [event["kind"] for event in events if event["kind"] in ("given back", "step")] == ["given back", "step", "step"]

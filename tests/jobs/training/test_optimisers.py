@@ -11,9 +11,9 @@ from torch import nn
 from jobs.errors import GraftError
 from jobs.methods.registry import get_method
 from jobs.spec import EngineSpec, TrainingSpec
-from jobs.training import checkpoint
+from jobs.training import checkpoint, optimiser
 from jobs.training.flat import FlatAdamW
-from jobs.training.optimiser import grouped, make_optimiser, usable_kind
+from jobs.training.optimiser import Optimiser, grouped, make_optimiser, usable_kind
 from tests.jobs.training.reference import losses, make_model, make_rows, make_trainer, short
 
 SPEC = TrainingSpec(micro_batch=4, gradient_accumulation=1, weight_decay=0.01)
@@ -62,6 +62,15 @@ def test_flat_gradients_are_clipped_as_others_are():
     assert min(plain[1]) < 23.0 < max(plain[1]), "both sides of the limit"
     assert flat[1] == pytest.approx(plain[1], rel=1e-6)
     assert all(torch.allclose(flat[0][name], plain[0][name], rtol=1e-5, atol=1e-7) for name in plain[0])
+
+
+def test_many_weights_on_a_cpu_are_updated_one_by_one(monkeypatch):
+    """Their gradients then go after each step, and are not there while the next one's activations are."""
+    parameters = weights(0)
+    numbers = sum(weight.numel() for weight in parameters.values())
+    for limit, kind in ((numbers, FlatAdamW), (numbers - 1, Optimiser)):
+        monkeypatch.setattr(optimiser, "FLAT_NUMBERS_ON_CPU", limit)
+        assert type(make_optimiser("adamw", grouped(weights(0), 0.1, lambda _: 1.0), flat=True)) is kind
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
