@@ -102,7 +102,7 @@ bench-merge: setup ## python -m jobs merge against merge_and_unload + save_pretr
 
 bench-estimate: setup ## the estimated memory of a run against the measured one, full, LoRA and QLoRA: make bench-estimate METHODS=lora,qlora
 	$(PY) -m benchmarks.estimate $(if $(METHODS),--methods $(METHODS)) $(if $(PRECISION),--precision $(PRECISION)) $(if $(LENGTHS),--lengths $(LENGTHS)) \
-	  $(if $(CHECKPOINTING),--checkpointing)
+	  $(if $(ROWS),--rows $(ROWS)) $(if $(CHECKPOINTING),--checkpointing)
 
 methods-study: setup ## the same rows under several methods and seeds: cost and accuracy, side by side: make methods-study DATA=... METHODS=lora,dora SEEDS=0,1
 	$(PY) -m benchmarks.methods_study $(if $(DATA),--data $(DATA)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \

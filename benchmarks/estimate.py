@@ -66,9 +66,9 @@ class Outcome:
         return self.estimated_bytes / self.measured_bytes - 1
 
 
-def cases(methods: Iterable[str], lengths: Sequence[int], precision: str, *, checkpointing: bool) -> Iterator[Case]:
+def cases(methods: Iterable[str], lengths: Sequence[int], rows: Sequence[int], precision: str, *, checkpointing: bool) -> Iterator[Case]:
     """All of them, method by method."""
-    for method, length, micro_batch in product(methods, lengths, MICRO_BATCHES):
+    for method, length, micro_batch in product(methods, lengths, rows):
         yield Case(method, length, micro_batch, precision, checkpointing)
 
 
@@ -133,6 +133,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Hold the estimate of a run's memory against what is measured.")
     parser.add_argument("--methods", default=",".join(METHODS), help="methods, separated by commas (%(default)s)")
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), help="tokens a row, separated by commas (%(default)s)")
+    parser.add_argument(
+        "--rows", default=",".join(map(str, MICRO_BATCHES)), help="rows of a micro-batch, separated by commas (%(default)s)"
+    )
     parser.add_argument("--checkpointing", action="store_true", help="with gradient checkpointing")
     parser.add_argument("--precision", default="auto", help="float32 or bfloat16; auto is what the device does best")
     arguments = parser.parse_args()
@@ -142,8 +145,8 @@ def main() -> int:
     print("| method | tokens a row | rows | estimated MiB | measured MiB | error | estimated tokens/s | measured tokens/s |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     found: list[Outcome] = []
-    lengths = [int(length) for length in arguments.lengths.split(",")]
-    for case in cases(arguments.methods.split(","), lengths, arguments.precision, checkpointing=arguments.checkpointing):
+    lengths, rows = ([int(number) for number in text.split(",")] for text in (arguments.lengths, arguments.rows))
+    for case in cases(arguments.methods.split(","), lengths, rows, arguments.precision, checkpointing=arguments.checkpointing):
         found.append(outcome(case, calibration))
         print(line(found[-1]), flush=True)
     worst = max(found, key=lambda one: abs(one.error))

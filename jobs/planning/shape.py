@@ -32,17 +32,13 @@ _EXIT = re.compile(r"\.(o_proj|out_proj|dense|c_proj|down_proj|dense_4h_to_h|fc2
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear layer of a decoder layer: `inputs` and `outputs` are widths in numbers per token; `layer` counts from 0.
-
-    `expert`: a part of a mixture of experts, which transformers holds as plain parameters of all experts together.
-    """
+    """A linear layer of a decoder layer: `inputs` and `outputs` are widths in numbers per token; `layer` counts from 0."""
 
     name: str
     layer: int
     part: Part
     inputs: int
     outputs: int
-    expert: bool = False
 
     @property
     def numbers(self) -> int:
@@ -113,27 +109,6 @@ class ModelShape:
 
     def _into_mlp(self) -> int:
         return sum(linear.outputs for linear in self.linears if linear.layer == 0 and linear.part == "mlp" and linear.inputs == self.hidden)
-
-    @cached_property
-    def expert_linears(self) -> tuple[Linear, ...]:
-        """What an adapter on all linear layers sits on besides in a mixture of experts: each layer's router, and every expert's layers."""
-        if self.experts == 1:
-            return ()
-        of_layer = [("gate", self.hidden, self.experts)]
-        for expert in range(self.experts):
-            # gate and up are one tensor, which PEFT gives twice the rank: as if each had an adapter onto both
-            of_layer += [(f"experts.{expert}.{name}", self.hidden, 2 * self.intermediate) for name in ("gate_proj", "up_proj")]
-            of_layer += [(f"experts.{expert}.down_proj", self.intermediate, self.hidden)]
-        return tuple(
-            Linear(f"layers.{layer}.mlp.{name}", layer, "mlp", inputs, outputs, expert=True)
-            for layer in range(self.layers)
-            for name, inputs, outputs in of_layer
-        )
-
-    def matrices(self, names: Iterable[str]) -> list[tuple[int, int]]:
-        """Every tensor of `names` as (rows, columns); one of a single dimension as (1, length)."""
-        shapes = (self.tensors[name] for name in names)
-        return [(1, shape[0]) if len(shape) == 1 else (shape[0], math.prod(shape[1:])) for shape in shapes]
 
 
 def read_shape(folder: Path) -> ModelShape:

@@ -172,7 +172,7 @@ def places_of(settings: Mapping[str, Any], frame: Frame, method: str) -> tuple[P
 
 def block_size(settings: Mapping[str, Any], frame: Frame) -> int:
     """The numbers that an activation is narrowed to."""
-    return int(settings["size"]) or max(1, round(frame.width / settings["reduction"]))
+    return int(settings["size"]) or max(1, round(frame.width / int(settings["reduction"])))
 
 
 def kronecker_size(settings: Mapping[str, Any], frame: Frame) -> int:

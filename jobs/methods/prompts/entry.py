@@ -192,7 +192,7 @@ def plan_encoder(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     """
     size, width = settings["size"], frame.width
     found: dict[str, Shape] = {"embedding": (settings[VIRTUAL_TOKENS], width)}
-    inner = (width, size, size, width)
+    inner: tuple[int, ...] = (width, size, size, width)
     if settings["network"] == "LSTM":
         inner = (2 * size, 2 * size, width)
         for layer, inputs in enumerate((width, 2 * size)):
