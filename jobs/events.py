@@ -9,7 +9,8 @@ The data of each kind (all sizes in bytes, all times in seconds):
 - `phase`: `name` (one of `PHASES`), `done`, `total` (or null), `unit` (`rows`, `bytes`, `tensors`, `steps`, `batches`, `widths`)
 - `plan`: what will be done: `total_steps epochs steps_per_epoch start_step resumed_from train_rows validation_rows test_rows
   train_tokens label_tokens cut_rows trainable_parameters total_parameters micro_batch gradient_accumulation effective_batch
-  max_length precision batching device` (`device`: `kind name memory_bytes threads`)
+  max_length precision fresh_modules batching device` (`device`: `kind name memory_bytes threads`; `fresh_modules` of the base model began
+  from nothing, a head as a rule: what is measured under them before the training is chance)
 - `step`: `step epoch loss learning_rate gradient_norm tokens tokens_per_second elapsed_seconds eta_seconds memory`
   (`memory`: `resident_bytes` on CPU; `allocated_bytes reserved_bytes device_used_bytes device_total_bytes` on CUDA)
 - `eval`: `step epoch split model loss perplexity token_accuracy exact_match label_accuracy choice_accuracy choice_accuracy_normalised

@@ -282,6 +282,7 @@ def _plan(session: Session, trainer: Trainer, encoded: EncodedSets, start: str |
         "effective_batch": trainer.order.effective_batch,
         "max_length": encoded.train.max_length,
         "precision": session.precision,
+        "fresh_modules": list(fresh_heads(trainer.forward.model)),
         "batching": "packed" if trainer.forward.packs else "padded",
         "device": session.device_facts,
     }

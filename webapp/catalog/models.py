@@ -8,6 +8,7 @@ from pathlib import Path
 from django.conf import settings
 from django.db import models
 
+from jobs.tasks.registry import get_task
 from webapp.accounts.models import Team, User
 
 
@@ -15,7 +16,7 @@ class BaseModel(models.Model):
     """A model that runs start from. Without a team it belongs to the site and every team may use it.
 
     `facts` is what the box read of its config and safetensors headers: `architecture parameters context_length vocabulary dtype
-    chat_template files`.
+    chat_template has_biases tasks files`.
     """
 
     class Source(models.TextChoices):
@@ -43,6 +44,11 @@ class BaseModel(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def task_names(self) -> list[str]:
+        """What the model can be trained for, in words; empty where its facts do not say it."""
+        return [get_task(task).name for task in self.facts.get("tasks", ())]
 
     @property
     def folder(self) -> Path:

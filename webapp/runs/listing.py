@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q
@@ -13,6 +12,7 @@ from django.utils.timezone import now
 
 from jobs.methods.registry import all_methods
 from webapp.accounts.models import Team
+from webapp.runs.figures import Headline, headline
 from webapp.runs.models import Run, Worker
 from webapp.runs.states import ACTIVE, State
 
@@ -31,12 +31,12 @@ GROUPS: dict[str, frozenset[State]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One run with the figures of its line; `accuracy` is (base, tuned), each None where it was not measured."""
+    """One run with the figures of its line; `figure` is None where nothing was measured."""
 
     run: Run
     method: str
     eval_loss: float | None
-    accuracy: tuple[float | None, float | None]
+    figure: Headline | None
     peak_memory_bytes: int | None
     seconds: float | None
 
@@ -103,17 +103,10 @@ def _row(run: Run, names: dict[str, str], moment: datetime) -> Row:
         run=run,
         method=names.get(run.method, run.method),
         eval_loss=loss if loss is not None else (evals.get("validation") or {}).get("loss"),
-        accuracy=(accuracy(test.get("base")), accuracy(test.get("tuned"))),
+        figure=headline(run.summary),
         peak_memory_bytes=run.summary.get("peak_memory_bytes"),
         seconds=seconds_of(run, moment),
     )
-
-
-def accuracy(measured: dict[str, Any] | None) -> float | None:
-    """The accuracy that is shown where there is room for one: of choices, else of labels, else exact match."""
-    found = measured or {}
-    measures = (found.get(name) for name in ("choice_accuracy", "label_accuracy", "exact_match"))
-    return next((value for value in measures if value is not None), None)
 
 
 def seconds_of(run: Run, moment: datetime) -> float | None:

@@ -16,9 +16,10 @@ from webapp.core import formats
 from webapp.runs import composition
 from webapp.runs.analysis import analysis
 from webapp.runs.blocks import heat_map
+from webapp.runs.figures import MEASURES, SHARES, Column, by_chance, columns_of, headline
 from webapp.runs.forgetting import forgetting
 from webapp.runs.kinds import COMMANDS, Kind
-from webapp.runs.listing import accuracy, seconds_of
+from webapp.runs.listing import seconds_of
 from webapp.runs.models import Artifact, Record, Run
 from webapp.runs.services.compositions import finished
 from webapp.runs.services.status import actions, position
@@ -31,16 +32,6 @@ EXPORTED = {
     "stored": gettext_lazy("Full model as stored, rounded to 16 bits"),
 }
 MODELS = {"base": gettext_lazy("Base model"), "tuned": gettext_lazy("Tuned (what was trained)"), **EXPORTED}
-SHARES = ("token_accuracy", "exact_match", "label_accuracy", "choice_accuracy", "choice_accuracy_normalised")
-MEASURES = {
-    "loss": gettext_lazy("Loss"),
-    "perplexity": gettext_lazy("Perplexity"),
-    "token_accuracy": gettext_lazy("Token accuracy"),
-    "exact_match": gettext_lazy("Exact match"),
-    "label_accuracy": gettext_lazy("Label accuracy"),
-    "choice_accuracy": gettext_lazy("Choice accuracy"),
-    "choice_accuracy_normalised": gettext_lazy("Choice accuracy, per character"),
-}
 PHASES = {
     "downloading": gettext_lazy("Downloading the base model"),
     "loading": gettext_lazy("Loading the base model"),
@@ -112,7 +103,8 @@ def header(run: Run) -> dict[str, Any]:
         "method": get_method(run.method) if run.method in METHODS else None,
         "trainable_share": plan["trainable_parameters"] / total if total and plan.get("trainable_parameters") else None,
         "losses": ((test.get("base") or {}).get("loss"), (test.get("tuned") or {}).get("loss")),
-        "accuracies": (accuracy(test.get("base")), accuracy(test.get("tuned"))),
+        "figure": headline(summary),
+        "chance": by_chance(summary),
         "seconds": seconds_of(run, now()),
         "gpu": (plan.get("device") or {}).get("kind") == "cuda",
         "where": _place(run),
@@ -173,23 +165,19 @@ def evaluation(run: Run) -> dict[str, Any]:
     # Validation during the training measures the tuned model alone; a comparison has the base beside it.
     split = next((name for name in ("test", "validation") if "base" in by_split.get(name, {})), "")
     found = by_split.get(split, {})
-    columns = [name for name in MEASURES if any(data.get(name) is not None for data in found.values())]
+    columns = columns_of(found.values())
     results = [
-        Measured(str(label), [_measure(name, found[model].get(name)) for name in columns], found[model])
+        Measured(str(label), [column.words(column.value(found[model])) for column in columns], found[model])
         for model, label in models_of(run).items()
         if model in found
     ]
-    columns_shown = [MEASURES[name] for name in columns]
-    return {"results": results, "columns": columns_shown, "split": split, "forgotten": forgetting(by_split.get("probe", {}))}
+    forgotten, chance = forgetting(by_split.get("probe", {})), by_chance(run.summary)
+    return {"results": results, "columns": columns, "split": split, "forgotten": forgotten, "chance": chance}
 
 
 def models_of(run: Run) -> dict[str, Any]:
     """The models that a run measures, in the order shown, with what they are called."""
     return {**composition.labels(run), **EXPORTED} if run.kind == Kind.COMPOSE else MODELS
-
-
-def _measure(name: str, value: Any) -> str:
-    return formats.format_percent(value) if name in SHARES else formats.format_number(value, 3)
 
 
 def samples(run: Run) -> dict[str, Any]:
@@ -250,7 +238,7 @@ def _fact(name: str, value: Any) -> str:
     if name == "merge_into":
         return str(BASES.get(value, value))
     if name in MEASURES:
-        return _measure(name, value)
+        return Column(name, False, MEASURES[name], "", name in SHARES).words(value)
     if name == "top1_agreement":
         return formats.format_percent(value, 2)
     return formats.format_rate(value) if name in ("merge_max_difference", "mean_kl") else str(value)

@@ -15,6 +15,7 @@ from jobs.errors import UserError
 from jobs.models.origin import Origin, write_origin
 from tests.jobs.models.hub import Hub, serve
 from tests.tiny import make_tiny_model
+from tests.tiny_architectures import Architecture, make_tiny_architecture
 from tests.webapp.cast import Cast
 from webapp.catalog.models import BaseModel
 from webapp.catalog.services.add_from_hub import add_from_hub, fetch_again
@@ -67,6 +68,30 @@ def test_a_model_of_the_hub_is_announced_fetched_and_offered(cast: Cast, hub: Hu
     assert hub.commit(NAME) in page(cast, model)
     fetch(model.pk)
     assert BaseModel.objects.get().folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("bert", "Classification, Rating, Finding answers, Multiple choice"),
+        ("roberta", "Classification, Rating, Finding answers, Multiple choice"),
+        ("t5", "Text to text"),
+        ("llama", "Writing, Classification, Rating"),
+    ],
+)
+def test_models_of_other_tasks_are_fetched_and_say_what_they_serve(
+    cast: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Architecture, names: str
+) -> None:
+    folder = make_tiny_architecture(tmp_path / "repository", kind)
+    with serve(Hub({NAME: folder})) as hub:
+        monkeypatch.setattr(ENV, "hub_endpoint", hub.url)
+        model = add(cast)
+        fetch(model.pk)
+    model.refresh_from_db()
+    assert (model.state, model.message) == ("ready", "")
+    assert f"<dd>{names}</dd>" in page(cast, model)
+    assert names in cast.client(cast.vera).get(reverse("catalog:list", args=["night"])).content.decode()
+    assert cast.client(cast.charlie).get(reverse("catalog:detail", args=[model.pk])).status_code == 404
 
 
 def test_progress_is_written_while_it_comes(cast: Cast, hub: Hub) -> None:
