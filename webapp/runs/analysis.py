@@ -10,6 +10,7 @@ from django.http import Http404
 
 from jobs.analysis.defaults import EVENT
 from jobs.methods.entry import Method
+from jobs.methods.ranks import write_ranks
 from jobs.methods.registry import get_method
 from webapp.runs.fields import setting_name
 from webapp.runs.kinds import Kind
@@ -77,7 +78,7 @@ def filled(run: Run, take: str) -> dict[str, str | int | float]:
         if take == "rank":
             return values
         method = takes_pattern(run.method)
-        lines = "\n".join(f"{name}: {rank}" for name, rank in found["spectrum"]["rank_pattern"].items())
+        lines = write_ranks(found["spectrum"]["rank_pattern"])
         return {**_ranked(get_method(method), found["spectrum"]["suggested_rank"]), f"settings_{method}_rank_pattern": lines}
     advised = {str(one["bits"]): one for one in (found["bits"] or {}).get("advice", ())}
     if take not in advised:

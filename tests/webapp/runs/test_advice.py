@@ -173,12 +173,13 @@ def test_where_nothing_helps_it_says_so(alice: Client, desk: Bench) -> None:
 
 
 def test_a_form_with_faults_gets_no_advice_but_its_faults(alice: Client, desk: Bench) -> None:
-    data = form_data(desk, training_epochs="-1")
+    data = form_data(desk, training_micro_batch="none")
     part = alice.post(url(), data, headers={"HX-Request": "true"})
     assert part.status_code == 200
     assert "There is no advice." in part.text
-    assert "Epochs" in part.text
+    assert "Micro-batch: Enter a whole number." in part.text
     assert alice.post(url(), data).status_code == 422
+    assert "greater than 0" in alice.post(url(), form_data(desk, training_epochs="-1")).text
     Worker.objects.all().delete()
     assert "No worker for trainings has been seen" in alice.post(url(), form_data(desk)).text
 

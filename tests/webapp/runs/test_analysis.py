@@ -10,6 +10,7 @@ from django.urls import reverse
 
 from jobs.analysis.defaults import EVENT
 from jobs.analysis.ranks import LayerSpectrum, by_module, spread_ranks, suggest_rank
+from jobs.methods.ranks import write_ranks
 from jobs.methods.registry import get_method
 from tests.webapp.runs.rows import Bench, make_bench
 from tests.webapp.runs.stories import Story
@@ -162,12 +163,13 @@ def test_the_pattern_is_taken_over_as_lines(alice: Client, bench: Bench) -> None
     run = finish(launch(bench), found())
     pattern = found()["spectrum"]["rank_pattern"]
     form = alice.get(reverse("runs:new", args=["alice"], query={"analysis": str(run.id), "take": "pattern"})).context["form"]
-    assert form["settings_lora_rank_pattern"].value() == "\n".join(f"{name}: {rank}" for name, rank in pattern.items())
+    assert form["settings_lora_rank_pattern"].value() == write_ranks(pattern)
     sent = {name: form[name].value() for name in form.fields if form[name].value() not in (None, "", False, [])}
-    assert alice.post(reverse("runs:new", args=["alice"]), {**sent, "name": "with pattern"}).status_code == 302
+    answer = alice.post(reverse("runs:new", args=["alice"]), {**sent, "name": "with pattern"})
+    assert answer.status_code == 302, answer.context["form"].errors
     launched = Run.objects.get(name="with pattern")
     assert launched.kind == Kind.TRAIN
-    assert launched.spec["method"]["settings"]["rank_pattern"].splitlines() == [f"{name}: {rank}" for name, rank in pattern.items()]
+    assert launched.spec["method"]["settings"]["rank_pattern"] == write_ranks(pattern)
 
 
 def test_only_an_analysis_that_has_found_something_gives_a_suggestion(alice: Client, bench: Bench) -> None:
