@@ -24,14 +24,15 @@ CONFIG = "adapter_config.json"
 class Keeps:
     """What a layer of the base, or several, keeps for the backward pass because of the adapter, in numbers.
 
-    `token`: for each token, in the arithmetic's type; `token_wide`: the same in float32. `made`: whatever the tokens, such as an update
-    made whole; `copied`: float32 weights that autocast narrows, so that in float32 there are none. `reads`: the inputs of the layers are
-    kept, and `casts`: each by itself, since autocast narrows it anew from float32 (else layers that read the same keep the same).
+    `token`: for each token, in the arithmetic's type; `token_wide`: the same in float32. `made` and `made_wide`: whatever the tokens, such
+    as an update made whole; `copied`: float32 weights that autocast narrows, so that in float32 there are none. `reads`: the inputs of the
+    layers are kept, and `casts`: each by itself, since autocast narrows it anew from float32 (else layers that read the same keep the same).
     """
 
     token: int = 0
     token_wide: int = 0
     made: int = 0
+    made_wide: int = 0
     copied: int = 0
     reads: bool = False
     casts: bool = False

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.methods.adapter import Adapter, beside
+from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.settings import TARGETS
 from jobs.methods.setup import Setup
 from jobs.methods.targets import frame_of, setting_unfit
-from jobs.models.frame import Frame
+from jobs.models.frame import Frame, Layer
 
 HRA = Method(
     id="hra",
@@ -41,7 +41,12 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     rank = settings["rank"]
     if rank % 2:
         raise setting_unfit("hra", "rank", f"is {rank}; pairs of reflections begin alike, so it must be even")
-    return beside(frame, settings, "hra", lambda layer: {"u": (layer.inputs, rank)})
+
+    def keeps(layer: Layer) -> Keeps:
+        """Each reflection and each product of them as a matrix, and the weight that they turn."""
+        return Keeps(made=layer.inputs**2 * (rank + 1) + layer.numbers, reads=True)
+
+    return beside(frame, settings, "hra", lambda layer: {"u": (layer.inputs, rank)}, keeps)
 
 
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from jobs.methods.adapter import Adapter, Keeps, beside
@@ -41,14 +42,14 @@ def plan(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     rank = settings["rank"]
 
     def keeps(layer: Layer) -> Keeps:
-        """The weight with its entries, made whole."""
-        return Keeps(made=layer.numbers, reads=True)
+        """The weight with its entries, made whole, and the entries as a sparse matrix: a place of two int64 and a number each."""
+        return Keeps(made=layer.numbers, made_wide=5 * rank * (layer.inputs + layer.outputs), reads=True)
 
     adapter = beside(frame, settings, "shira", lambda layer: {"entries": (rank * (layer.inputs + layer.outputs),)}, keeps)
     most = min(layer.numbers // (layer.inputs + layer.outputs) for layer in adapter.layers)
     if rank > most:
         raise setting_unfit("shira", "rank", f"is {rank}, which would train more numbers than the smallest layer has; at most {most}")
-    return adapter
+    return replace(adapter, frozen=2 * adapter.numbers)  # their places, int32
 
 
 def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:

@@ -102,7 +102,7 @@ def _adapter_results(step: Step) -> Sizes:
     way, keeps, b = step.way, step.way.keeps, step.way.compute_bytes
     sizes = {
         "results of the adapter": step.tokens * (b * keeps.token + 4 * keeps.token_wide),
-        "updates made whole": b * keeps.made,
+        "updates made whole": b * keeps.made + 4 * keeps.made_wide,
         "narrow copies of the adapter": b * keeps.copied if way.mixes else 0,
     }
     return {name: size / step.shape.layers for name, size in sizes.items() if size}
