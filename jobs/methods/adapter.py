@@ -26,7 +26,7 @@ class Keeps:
 
     `token`: for each token, in the arithmetic's type; `token_wide`: the same in float32. `made` and `made_wide`: whatever the tokens, such
     as an update made whole; `copied`: float32 weights that autocast narrows, so that in float32 there are none. `reads`: the inputs of the
-    layers are kept, and `casts`: each by itself, since autocast narrows it anew from float32 (else layers that read the same keep the same).
+    layers are kept, and `casts`: each by itself, since autocast narrows it anew from float32 (else those that read the same keep the same).
     """
 
     token: int = 0

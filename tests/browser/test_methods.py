@@ -103,3 +103,20 @@ def test_recomputing_is_greyed_out_where_the_method_does_not_bear_it(open_page: 
     page.get_by_role("button", name="Launch").click()
     expect(page.locator("#run-header")).to_be_visible()
     assert not Run.objects.get().spec["training"]["gradient_checkpointing"], "what is greyed out is not sent"
+
+
+def test_trained_parameters_are_told_and_follow_what_is_typed(open_page: Opener, bench: Bench) -> None:
+    page = open_page(bench.user, reverse("runs:new", args=[bench.team.slug]))
+    told = page.locator("#trained")
+    at_first = told.inner_text()
+    assert at_first.startswith("Trains ")
+    page.locator("#id_settings_lora_rank").fill("8")
+    expect(told).not_to_have_text(at_first)
+    expect(told).to_contain_text("of the base's")
+    page.locator("#id_settings_lora_rank").fill("0")
+    expect(told).to_have_text("")
+    page.get_by_text("Learned prompts").click()
+    page.locator("#id_method_prompt_tuning").check()
+    expect(told).to_contain_text("Trains 1")  # 20 tokens, 64 wide
+    expect(page.locator("[data-trained=prompt_tuning]")).to_contain_text("parameters")
+    assert accessibility_faults(page) == []

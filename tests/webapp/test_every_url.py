@@ -64,6 +64,7 @@ ROUTES: dict[str, Route] = {
     "runs:new": Route("GET POST", ("slug",)),
     "runs:combine": Route("GET POST", ("slug",)),
     "runs:advice": Route("POST", ("slug",)),
+    "runs:trained": Route("POST", ("slug",)),
     "runs:analyse": Route("POST", ("slug",)),
     "runs:detail": Route("GET", ("run",), viewer="GET"),
     "runs:part": Route("GET", ("run", "part"), viewer="GET"),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from django import forms
 from django.db.models import Q
 from django.forms import BoundField
+from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from jobs.errors import UserError
@@ -22,6 +23,7 @@ from webapp.runs.method_choice import obstacles_of as method_obstacles
 from webapp.runs.models import Run, Worker
 from webapp.runs.services.specs import with_adapters
 from webapp.runs.task_choice import TaskCard, first_fitting, obstacle_of, obstacles_of
+from webapp.runs.trained import Trained, by_method, trained_by
 
 
 class Words(NamedTuple):
@@ -254,20 +256,43 @@ class RunForm(forms.Form):
         """Why tasks do not fit (`task_choice.obstacles_of`)."""
         return obstacles_of(self._rows("base_model"), self._rows("dataset_version"))
 
+    @cached_property
     def obstacles(self) -> dict[str, dict[str, dict[str, str]]]:
         """Why methods do not fit (`method_choice.obstacles_of`)."""
         kinds = {worker.device.get("kind", "") for worker in self.workers} - {""}
         return method_obstacles(self.team, self._rows("base_model"), kinds)
 
+    def trained(self) -> Trained | None:
+        """What the chosen method would train with the settings as they stand; None where they are wrong or the base cannot be looked at."""
+        method, model, task = self.methods.get(str(self["method"].value())), self._row("base_model"), self["task"].value()
+        if method is None or model is None:
+            return None
+        try:
+            given = {setting.name: self._value(setting_name(method, setting)) for setting in method.settings}
+            adapters = self.fields["adapters"].clean(self["adapters"].value() or []) if method.capabilities.adapters else ()
+        except forms.ValidationError:
+            return None
+        return trained_by(method, {name: value for name, value in given.items() if value not in (None, "")}, model.folder, task, adapters)
+
+    def trained_by_method(self) -> dict[str, str]:
+        """What each method trains at its defaults on the chosen base, in words, by its id."""
+        model = self._row("base_model")
+        return by_method(model.folder, self["task"].value()) if model else {}
+
+    def _value(self, name: str) -> Any:
+        """A field's value as it would be taken. Raises `ValidationError`."""
+        return self.fields[name].clean(self[name].value())
+
     def _cards(self) -> list[MethodCard]:
-        chosen, model = self["method"].value(), self._row("base_model")
-        reasons = self.obstacles().get(str(model.pk), {}).get(self["task"].value(), {}) if model else {}
+        chosen, model, trained = self["method"].value(), self._row("base_model"), self.trained_by_method()
+        reasons = self.obstacles.get(str(model.pk), {}).get(self["task"].value(), {}) if model else {}
         return [
             MethodCard(
                 method=method,
                 fields=[self[setting_name(method, setting)] for setting in method.settings],
                 chosen=method.id == chosen,
                 obstacle=reasons.get(method.id, ""),
+                trained=trained.get(method.id, ""),
             )
             for method in self.methods.values()
         ]

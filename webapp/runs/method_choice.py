@@ -23,12 +23,15 @@ from webapp.runs.task_choice import obstacle_of
 
 @dataclass(frozen=True)
 class MethodCard:
-    """A method as the form shows it: its entry, its settings as bound fields, and why it does not fit ("" where it does)."""
+    """A method as the form shows it: its entry, its settings as bound fields, why it does not fit ("" where it does), and how many
+    parameters it trains at its defaults ("" where that is not known).
+    """
 
     method: Method
     fields: list[BoundField]
     chosen: bool
     obstacle: str
+    trained: str
 
     @property
     def brief(self) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from django.urls import path
 
-from webapp.runs import advice_views, compose_views, views
+from webapp.runs import advice_views, compose_views, trained_views, views
 
 app_name = "runs"
 
 urlpatterns = [
     path("t/<slug:slug>/runs/", views.run_list, name="list"),
     path("t/<slug:slug>/runs/new/", views.new_run, name="new"),
+    path("t/<slug:slug>/runs/new/trained/", trained_views.trained, name="trained"),
     path("t/<slug:slug>/runs/new/advice/", advice_views.advice, name="advice"),
     path("t/<slug:slug>/runs/new/analysis/", advice_views.analyse, name="analyse"),
     path("t/<slug:slug>/runs/combine/", compose_views.combine, name="combine"),
