@@ -98,6 +98,10 @@ CATALOGUE: dict[str, ErrorText] = {
     "label_unknown": ErrorText(
         "{place}: the label '{label}' stands in no training row, so it cannot be learned.", "Correct it, or add training rows with it."
     ),
+    "label_foreign": ErrorText(
+        "{place}: the label '{label}' is none of those that the model tells apart: {known}.",
+        "Correct it, or take rows of the data that the model was trained for.",
+    ),
     "labels_wrong": ErrorText(
         "The training rows have {count}; a classification needs from 2 to {most}.", "Check which column holds the label."
     ),
@@ -187,6 +191,9 @@ CATALOGUE: dict[str, ErrorText] = {
     # -- model, method, device -----------------------------------------------------------------------------------
     "model_missing": ErrorText("There is no model at {path}.", "Add the base model again."),
     "model_unusable": ErrorText("The model cannot be used: {reason}.", "Choose another base model."),
+    "model_writes_not": ErrorText(
+        "This model does not write: {what}.", "Measure it on rows with `python -m jobs evaluate`, whose samples show what it says of them."
+    ),
     "adapter_unusable": ErrorText(
         "The adapter in {path} cannot be used: {reason}.", "Give a folder that peft has saved, made for this very base model."
     ),

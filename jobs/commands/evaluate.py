@@ -1,4 +1,7 @@
-"""`python -m jobs evaluate`: what a model, with or without an adapter, makes of rows, and of the general probe."""
+"""`python -m jobs evaluate`: what a model, with or without an adapter, makes of rows, and of the general probe.
+
+A model of another task than writing (its adapter's `head.json` or its own config says which) is measured in that task's figures.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.commands.models import add_model_arguments, open_asked_model, whole_number
+from jobs.commands.models import add_model_arguments, asked_head, open_asked_model, whole_number
 from jobs.data.formats import mapping_from_json
 from jobs.data.records import read_records
 from jobs.data.rows import Record
 from jobs.errors import UserError
 from jobs.events import finite
+from jobs.models.heads import CAUSAL
 from jobs.spec import EvaluationSpec, Mapping
 
 if TYPE_CHECKING:
@@ -46,11 +50,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the figures; with `--json` one object: `evaluation` (as an `eval` event), `samples`, `probe`, null where not asked for."""
     if arguments.data is None and not arguments.probe:
         raise UserError("request_invalid", reason="neither --data nor --probe says what to measure", where={"field": "data"})
-    records = _read(arguments.data, _mapping(arguments.mapping)) if arguments.data else []
-    opened = open_asked_model(arguments)
-    forward = _forward(opened, records)
-    found = _evaluate(opened, forward, records, arguments) if arguments.data else None
-    probe = _probe(opened, forward, _progress(arguments)) if arguments.probe else None
+    mapping = _mapping(arguments.mapping)
+    if asked_head(arguments).auto != CAUSAL.auto:
+        opened, probe = open_asked_model(arguments), None
+        found: dict[str, Any] | None = _measure(opened, mapping, arguments)
+    else:
+        records = _read(arguments.data, mapping) if arguments.data else []
+        opened = open_asked_model(arguments)
+        forward = _forward(opened, records)
+        found = _evaluate(opened, forward, records, arguments) if arguments.data else None
+        probe = _probe(opened, forward, _progress(arguments)) if arguments.probe else None
     samples = found.pop("samples") if found else []
     if arguments.json:
         body = {"evaluation": found, "samples": samples, "probe": probe, "precision": opened.precision}
@@ -69,6 +78,23 @@ def _mapping(text: str | None) -> Mapping | None:
 
 def _read(path: Path, mapping: Mapping | None) -> list[Record]:
     return [record for _, record in read_records(path, mapping)]
+
+
+def _measure(opened: Opened, mapping: Mapping | None, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The figures of a task other than writing."""
+    from jobs.run import length_limit
+    from jobs.tasks.finished import measure
+
+    if arguments.probe:
+        raise UserError("request_invalid", reason="the general probe is for models that write on, and this one does not")
+    limit, spec = length_limit(opened.model), _spec(arguments)
+    return measure(opened, arguments.model, arguments.data, mapping, spec, length_limit=limit, progress=_progress(arguments))
+
+
+def _spec(arguments: argparse.Namespace) -> EvaluationSpec:
+    return EvaluationSpec(
+        generate=not arguments.no_generate, rows=arguments.rows, max_new_tokens=arguments.max_new_tokens, samples=arguments.samples
+    )
 
 
 def _forward(opened: Opened, records: list[Record]) -> Forward:
@@ -96,10 +122,7 @@ def _evaluate(opened: Opened, forward: Forward, records: list[Record], arguments
 
     encoded = encode_records(records, opened.tokenizer, max_length=known_positions(opened.model) or LENGTH_CAP)
     require_labels(encoded)
-    spec = EvaluationSpec(
-        generate=not arguments.no_generate, rows=arguments.rows, max_new_tokens=arguments.max_new_tokens, samples=arguments.samples
-    )
-    progress = _progress(arguments)
+    spec, progress = _spec(arguments), _progress(arguments)
     with opened.computing():
         return evaluate(
             opened.model,
@@ -133,7 +156,8 @@ def _progress(arguments: argparse.Namespace) -> Progress:
 def _words(found: dict[str, Any] | None, samples: list[dict[str, Any]], probe: dict[str, Any] | None) -> str:
     lines = []
     for name, data in (("rows", found), ("probe", probe)):
-        lines += [f"{name}: {key.replace('_', ' ')} {_figure(value)}" for key, value in (data or {}).items() if _is_figure(value)]
+        figures = {**(data or {}), **(data or {}).get("metrics", {})}
+        lines += [f"{name}: {key.replace('_', ' ')} {_figure(value)}" for key, value in figures.items() if _is_figure(value)]
     for kind, data in (probe or {}).get("kinds", {}).items():
         lines.append(
             f"probe, {kind}: " + ", ".join(f"{key.replace('_', ' ')} {_figure(value)}" for key, value in data.items() if _is_figure(value))

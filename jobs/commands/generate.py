@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.commands.models import add_model_arguments, open_asked_model, whole_number
+from jobs.commands.models import add_model_arguments, asked_head, open_asked_model, whole_number
+from jobs.data.cells import joined
 from jobs.data.convert import conversation
 from jobs.data.rows import Problem, Row, kind_of, problem
 from jobs.data.sources import open_rows
 from jobs.errors import UserError
+from jobs.models.heads import CAUSAL
 
 if TYPE_CHECKING:
     from jobs.models.opened import Opened
@@ -52,8 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
     prompts: list[Prompt] = [arguments.prompt] if arguments.prompt is not None else read_prompts(arguments.file)
     if arguments.raw and any(isinstance(prompt, list) for prompt in prompts):
         raise UserError("request_invalid", reason="--raw takes texts, and the file holds chats", where={"field": "raw"})
+    head = asked_head(arguments)
+    if not head.stands_alone:
+        raise UserError("model_writes_not", what=f"it is loaded as {head.auto}", where={"field": "model"})
     opened = open_asked_model(arguments)
-    ids = [prompt_ids(prompt, opened.tokenizer, raw=arguments.raw) for prompt in prompts]
+    asked = prompt_ids if head == CAUSAL else text_ids
+    ids = [asked(prompt, opened.tokenizer, raw=arguments.raw) for prompt in prompts]
     opened, merged = _merged(opened, arguments, arguments.max_new_tokens * len(prompts))
     started = time.monotonic()
     streams = arguments.prompt is not None and not arguments.json
@@ -119,6 +125,13 @@ def prompt_ids(prompt: Prompt, tokenizer: Any, *, raw: bool) -> list[int]:
     except TemplateError as failure:
         raise UserError("template_refused", row=1, reason=str(failure)[:200]) from failure
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def text_ids(prompt: Prompt, tokenizer: Any, *, raw: bool) -> list[int]:
+    """The prompt's token ids for an encoder-decoder, framed as in training; of a chat those of its turns. `raw` is the same."""
+    del raw
+    text = prompt if isinstance(prompt, str) else joined(*(turn["content"] for turn in prompt))
+    return list(tokenizer(text)["input_ids"])
 
 
 def _merged(opened: Opened, arguments: argparse.Namespace, tokens: int) -> tuple[Opened, bool]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jobs.imports import hide_bitsandbytes
 
 if TYPE_CHECKING:
+    from jobs.models.heads import Head
     from jobs.models.opened import Opened
 
 
@@ -24,6 +25,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the arithmetic (%(default)s)"
     )
+
+
+def asked_head(arguments: argparse.Namespace) -> Head:
+    """What the model that the arguments name was made for, before it is loaded. Raises `UserError`."""
+    from jobs.models.heads import finished_head
+
+    return finished_head(arguments.model, arguments.adapter)
 
 
 def open_asked_model(arguments: argparse.Namespace) -> Opened:

@@ -70,6 +70,9 @@ def answers(
     found: dict[int, Answer] = {}
     stop = stop_tokens(model, tokenizer)
     settings = _settings(stop, max_new_tokens, sampling)
+    # An encoder-decoder reads the prompt and writes into a row of its own, behind one token that begins it.
+    reads = bool(getattr(model.config, "is_encoder_decoder", False))
+    settings.decoder_start_token_id = model.config.decoder_start_token_id if reads else None
     positions = known_positions(model)
     room = max(1, positions - max_new_tokens) if positions else None
     with plain_inference(model), torch.no_grad(), torch.random.fork_rng(enabled=sampling.temperature > 0):
@@ -80,7 +83,7 @@ def answers(
             rows = [fitted[index] for index in batch]
             inputs = _left_padded(rows, stop[0], next(model.parameters()).device)
             output = model.generate(**inputs, generation_config=settings, streamer=streamer)
-            new = [_until(row, stop) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+            new = [_until(row, stop) for row in output[:, 1 if reads else inputs["input_ids"].shape[1] :].tolist()]
             texts = tokenizer.batch_decode([ids for ids, _ in new], skip_special_tokens=True)
             written = [Answer(text, len(ids), ended) for text, (ids, ended) in zip(texts, new, strict=True)]
             found.update(zip(batch, written, strict=True))

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.errors import UserError
+from jobs.models.architectures import architecture_of, is_encoder
+from jobs.spec import Task
+
 # Attribute of a loaded model: the modules whose weights its files do not have.
 _FRESH = "graft_fresh_modules"
 # What is never quantised, by the beginning or the end of a module's name: a head must train, and BERT's pooler is a part of one where the
@@ -44,6 +48,43 @@ FILE = "head.json"
 _CLASSES = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification", "AutoModelForQuestionAnswering",
             "AutoModelForMultipleChoice")  # fmt: skip
 _KEYS = ("num_labels", "id2label", "label2id", "problem_type", "pad_token_id")
+
+
+# The class that loads a checkpoint whose architecture ends so.
+_BY_ARCHITECTURE = {
+    "ForSequenceClassification": "AutoModelForSequenceClassification", "ForQuestionAnswering": "AutoModelForQuestionAnswering",
+    "ForMultipleChoice": "AutoModelForMultipleChoice", "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+}  # fmt: skip
+_TASKS: dict[str, Task] = {
+    "AutoModelForCausalLM": "causal_lm", "AutoModelForSeq2SeqLM": "seq2seq_lm", "AutoModelForQuestionAnswering": "question_answering",
+    "AutoModelForMultipleChoice": "multiple_choice",
+}  # fmt: skip
+
+
+def finished_head(folder: Path, adapter: Path | None) -> Head:
+    """The head of a finished model: what its adapter's folder says, else what the architecture in its config ends in.
+
+    Raises `UserError`: `adapter_unusable`; `model_missing`; `model_writes_not` for an encoder that has a head for no task.
+    """
+    try:
+        given = read_head(adapter) if adapter else CAUSAL
+    except ValueError as failure:
+        raise UserError("adapter_unusable", path=adapter, reason=failure) from None
+    if given != CAUSAL:
+        return given
+    architecture = architecture_of(folder)
+    auto = next((auto for ending, auto in _BY_ARCHITECTURE.items() if architecture.endswith(ending)), None)
+    if auto is None and is_encoder(architecture):
+        what = f"it is a {architecture}, an encoder without a head for a task"
+        raise UserError("model_writes_not", what=what, where={"field": "model"})
+    return Head(auto) if auto else CAUSAL
+
+
+def task_of(head: Head, config: Any) -> Task:
+    """The task of a finished model with this head; `config` is the loaded model's."""
+    if head.auto in _TASKS:
+        return _TASKS[head.auto]
+    return "regression" if config.problem_type == "regression" or config.num_labels == 1 else "sequence_classification"
 
 
 def labels_config(labels: Iterable[str]) -> dict[str, Any]:

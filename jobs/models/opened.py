@@ -15,7 +15,7 @@ from jobs.device import choose_precision, torch_name
 from jobs.errors import UserError
 from jobs.methods.registry import know_tuners
 from jobs.models.device import probe
-from jobs.models.heads import CAUSAL, read_head
+from jobs.models.heads import CAUSAL, Head, finished_head
 from jobs.models.loading import DTYPES, load_model, load_tokenizer
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -23,12 +23,13 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 @dataclass(frozen=True)
 class Opened:
-    """`model` in evaluation mode on `device` (torch's name); `precision` is that of the arithmetic."""
+    """`model` in evaluation mode on `device` (torch's name); `precision` is that of the arithmetic, `head` what it was loaded with."""
 
     model: Any
     tokenizer: Any
     precision: str
     device: str
+    head: Head = CAUSAL
 
     @property
     def dtype(self) -> torch.dtype:
@@ -43,7 +44,8 @@ class Opened:
 
 
 def open_model(folder: Path, adapter: Path | None, *, bits: int = 16, precision: str = "auto") -> Opened:
-    """Loads what `folder` (and `adapter`, as peft saves it) hold; `bits` 4 quantises the base as QLoRA does.
+    """Loads what `folder` (and `adapter`, as peft saves it) hold, with the head that it was trained with; `bits` 4 quantises the base as
+    QLoRA does.
 
     The tokenizer is the adapter's where it brings one: it was trained behind that chat template. Raises `UserError`.
     """
@@ -52,13 +54,13 @@ def open_model(folder: Path, adapter: Path | None, *, bits: int = 16, precision:
     device, chosen = torch_name(found), choose_precision(precision, found)
     if adapter is not None:
         _require_adapter(adapter)
-        _require_writing(adapter)
+    head = finished_head(folder, adapter)
     own_tokenizer = adapter is not None and (adapter / "tokenizer.json").is_file()
-    tokenizer = load_tokenizer(folder, files=adapter if own_tokenizer else None)
-    model = load_model(folder, precision=chosen, trains_base=False, bits=bits, device=device)
+    tokenizer = load_tokenizer(folder, files=adapter if own_tokenizer else None, writes=head.stands_alone)
+    model = load_model(folder, precision=chosen, trains_base=False, bits=bits, device=device, head=head)
     if adapter is not None:
         model = with_adapter(model, adapter)
-    return Opened(model, tokenizer, chosen, device)
+    return Opened(model, tokenizer, chosen, device, head)
 
 
 def mergeable(model: Any) -> bool:
@@ -71,18 +73,6 @@ def _require_adapter(folder: Path) -> None:
     for name in ADAPTER_FILES:
         if not (folder / name).is_file():
             raise UserError("adapter_unusable", path=folder, reason=f"it has no {name}")
-
-
-def _require_writing(folder: Path) -> None:
-    """What is opened here is asked to write: an adapter of another task is refused by name, where a run has said what it is for."""
-    try:
-        head = read_head(folder)
-    except ValueError as failure:
-        raise UserError("adapter_unusable", path=folder, reason=failure) from None
-    if head != CAUSAL:
-        raise UserError(
-            "adapter_unusable", path=folder, reason=f"it is for a model of the class {head.auto}, which is not asked to write here"
-        )
 
 
 def with_adapter(model: Any, folder: Path) -> Any:

@@ -110,6 +110,14 @@ class HeadWork(Work):
 
         self.framing = Framing.of(tokenizer, causal=not is_encoder(architecture))
 
+    def recall(self, rows: Source, config: Any, tokenizer: Any, architecture: str) -> None:
+        """Takes from the config of a finished model, and the rows that it is asked, what `learn` took from the training rows.
+
+        Raises `UserError` where a row does not fit the model.
+        """
+        del config
+        self.learn(rows, [], tokenizer, architecture)
+
     @abstractmethod
     def kind(self) -> Kind:
         """How rows are laid out and judged."""

@@ -38,6 +38,17 @@ class SequenceClassification(TextWork):
                     raise UserError("label_unknown", place=f"Line {line}", label=record["label"][:80], where=where)
         self.numbers = {label: number for number, label in enumerate(self.labels)}
 
+    def recall(self, rows: Source, config: Any, tokenizer: Any, architecture: str) -> None:
+        """The labels of the model itself. Raises `UserError("label_foreign")` for a row with another."""
+        super().learn(rows, [], tokenizer, architecture)
+        self.labels = [str(config.id2label[number]) for number in range(config.num_labels)]
+        self.numbers = {label: number for number, label in enumerate(self.labels)}
+        for line, record in rows.rows:
+            if record["label"] not in self.numbers:
+                known = ", ".join(self.labels[:20])
+                where = {"file": str(rows.file), "line": line}
+                raise UserError("label_foreign", place=f"Line {line}", label=record["label"][:80], known=known, where=where)
+
     def target(self, record: Record) -> float:
         """The number of its label."""
         return self.numbers[record["label"]]

@@ -14,7 +14,8 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from jobs.errors import GraftError, UserError
+from jobs.__main__ import main
+from jobs.errors import ExitCode, GraftError, UserError
 from jobs.export.dequantised import requantised_weights
 from jobs.export.merged_folder import merge_folder
 from jobs.models.heads import read_head
@@ -67,6 +68,7 @@ def test_it_learns_and_says_so_in_the_tasks_own_figures(ran):
     assert {data["split"] for data in told.of("eval")} == {"test", "validation"}, "a general probe is for models that write"
     (plan,) = told.of("plan")
     assert plan["batching"] == "padded"
+    assert bool(plan["fresh_modules"]) == (task != "seq2seq_lm"), "the base's figures are chance under a fresh head"
     assert (plan["label_tokens"] == plan["train_rows"]) == (task != "seq2seq_lm")
     samples = [data for data in told.of("sample") if data["model"] == "tuned"]
     assert [set(data) for data in samples] == [{"step", "model", "index", "prompt", "answer", "expected", "correct"}] * 2
@@ -188,3 +190,72 @@ def test_a_model_that_cannot_is_refused_before_anything_is_read(models, tmp_path
         run(spec, tmp_path / "out")
     assert refused.value.code == "model_task"
     assert list((tmp_path / "out").iterdir()) == []
+
+
+# -- python -m jobs evaluate and generate --------------------------------------------------------------------------------
+
+
+def told_by(capsys, *arguments: str) -> dict[str, Any]:
+    """What a command says with `--json`."""
+    assert main([*arguments, "--precision", "float32", "--json"]) == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def refused_by(capsys, *arguments: str) -> dict[str, Any]:
+    """The error that it says instead."""
+    assert main([*arguments, "--precision", "float32", "--json"]) == ExitCode.BAD_INPUT
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return dict(json.loads(captured.err.splitlines()[-1])["error"])
+
+
+def test_evaluate_measures_the_finished_adapter_and_the_merged_model_as_the_run_did(ran, tmp_path, capsys):
+    task, base, out, told = ran
+    rows = ["--data", str(out.parent / f"{task}-test.jsonl"), "--samples", "2", "--max-new-tokens", "8"]
+    adapter = unzipped(out, "adapter", told, tmp_path / "adapter")
+    merged = unzipped(out, "merged", told, tmp_path / "merged")
+    samples = [(data["prompt"], data["answer"], data["correct"]) for data in told.of("sample") if data["model"] == "tuned"]
+    for model in (["--model", str(base), "--adapter", str(adapter)], ["--model", str(merged)]):
+        body = told_by(capsys, "evaluate", *model, *rows)
+        found, tuned = body["evaluation"], told.measured("tuned")
+        assert found["rows"] == 12
+        assert body["probe"] is None
+        assert set(found["metrics"]) == set(tuned["metrics"]) != set()
+        if task != "question_answering":  # the run was told shorter windows than the command takes
+            assert found["metrics"] == pytest.approx(tuned["metrics"], abs=1e-3)
+            assert found["loss"] == pytest.approx(tuned["loss"], rel=1e-3)
+            if task != "regression":
+                assert [(data["prompt"], data["answer"], data["correct"]) for data in body["samples"]] == samples
+
+
+def test_generate_writes_for_text_to_text_and_refuses_what_has_a_head(ran, tmp_path, capsys):
+    task, base, out, told = ran
+    model = ["--model", str(base), "--adapter", str(unzipped(out, "adapter", told, tmp_path / "adapter"))]
+    if task != "seq2seq_lm":
+        error = refused_by(capsys, "generate", *model, "--prompt", "x")
+        assert (error["code"], AUTO[task] in error["message"], "evaluate" in error["remedy"]) == ("model_writes_not", True, True)
+        error = refused_by(capsys, "evaluate", *model, "--probe", "--data", str(out.parent / f"{task}-test.jsonl"))
+        assert error["code"] == "request_invalid"
+        return
+    samples = [(data["prompt"], data["answer"]) for data in told.of("sample") if data["model"] == "tuned"]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt, _ in samples))
+    body = told_by(capsys, "generate", *model, "--file", str(file), "--max-new-tokens", "8")
+    assert [(one["prompt"], one["answer"].strip()) for one in body["answers"]] == samples
+
+
+def test_evaluate_refuses_rows_that_are_not_the_models(models, tmp_path, capsys):
+    config = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}, "num_labels": 2}
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(models / "bert", **config)
+    model.save_pretrained(tmp_path / "model")
+    transformers.AutoTokenizer.from_pretrained(models / "bert").save_pretrained(tmp_path / "model")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "a", "label": "yes"}\n{"text": "b", "label": "maybe"}\n')
+    error = refused_by(capsys, "evaluate", "--model", str(tmp_path / "model"), "--data", str(rows))
+    assert (error["code"], error["where"]) == ("label_foreign", {"file": str(rows), "line": 2})
+    assert "no, yes" in error["message"]
+    rows.write_text('{"question": "a", "answer": "yes"}\n')
+    assert refused_by(capsys, "evaluate", "--model", str(tmp_path / "model"), "--data", str(rows))["code"] == "columns_unfit"
+    for command in (["evaluate", "--data", str(rows)], ["generate", "--prompt", "x"]):
+        error = refused_by(capsys, *command, "--model", str(models / "bert"))
+        assert (error["code"], "an encoder without a head" in error["message"]) == ("model_writes_not", True)
