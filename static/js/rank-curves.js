@@ -8,6 +8,11 @@ const whole = (value) => formats.number(value, 0);
 class RankCurves extends HTMLElement {
   connectedCallback() {
     this.addEventListener("chart-zoom", (event) => event.target.zoom(event.detail));
+    // What is swapped in comes to life from the outside in: the charts within are not yet what they will be.
+    requestAnimationFrame(() => this.#draw());
+  }
+
+  #draw() {
     const found = JSON.parse(this.querySelector("script").textContent);
     for (const chart of this.querySelectorAll("live-chart")) {
       const name = chart.getAttribute("curves");
