@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from jobs.methods.targets import targeted
+from jobs.methods.selection import targeted
 from jobs.models.frame import Frame, Layer
 from jobs.models.head_shapes import Shape
 

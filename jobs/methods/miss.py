@@ -7,9 +7,10 @@ from typing import Any
 
 from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
+from jobs.methods.selection import divisor, setting_unfit, targeted
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
 from jobs.methods.setup import Setup
-from jobs.methods.targets import divisor, frame_of, setting_unfit, targeted
+from jobs.methods.targets import frame_of
 from jobs.models.frame import Frame, Layer
 from jobs.models.head_shapes import Shape
 

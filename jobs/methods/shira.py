@@ -8,9 +8,10 @@ from typing import Any
 
 from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
+from jobs.methods.selection import setting_unfit
 from jobs.methods.settings import TARGETS, base_bits
 from jobs.methods.setup import Setup
-from jobs.methods.targets import frame_of, setting_unfit
+from jobs.methods.targets import frame_of
 from jobs.models.frame import Frame, Layer
 
 SHIRA = Method(

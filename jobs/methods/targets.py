@@ -1,17 +1,14 @@
-"""Which layers of a model a method adapts, found in the model itself and not in a table of names.
+"""The frame of a loaded model: which layers a method adapts is found in the model itself and not in a table of names.
 
-A choice is made upon a `Frame`, known from the files before a launch or taken from a loaded model by `frame_of`: so both see the same. What
-is torch's is imported on use.
+The choice is made upon a `Frame` (`jobs.methods.selection`), which is known from the files before a launch too: so both see the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from math import gcd
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from jobs.errors import UserError
-from jobs.methods.settings import TARGETS
+from jobs.methods.selection import targeted
 from jobs.models.frame import Frame, Layer, Norm, in_head
 from jobs.models.heads import fresh_heads
 
@@ -19,25 +16,9 @@ if TYPE_CHECKING:
     import torch
 
 
-def targeted(frame: Frame, targets: str, *, method: str) -> list[Layer]:
-    """The layers that `targets` (a choice of `TARGETS`) means, heads left out, by name.
-
-    Raises `UserError("method_setting")` where there is none.
-    """
-    found = [layer for layer in frame.layers if layer.attention or targets != "attention"]
-    if not found:
-        raise setting_unfit(method, TARGETS.name, "finds no such layer in this model; choose all-linear")
-    return sorted(found, key=lambda layer: layer.name)
-
-
 def target_names(model: Any, targets: str, *, method: str) -> list[str]:
     """The names of the layers of a transformers model that `targets` means, sorted. Raises what `targeted` raises."""
     return [layer.name for layer in targeted(frame_of(model), targets, method=method)]
-
-
-def setting_unfit(method: str, setting: str, reason: str) -> UserError:
-    """The error of a setting whose value this model's shapes do not allow; `reason` goes on after its name."""
-    return UserError("method_setting", method=method, setting=setting, reason=reason, where={"field": f"method.settings.{setting}"})
 
 
 def frame_of(model: Any) -> Frame:
@@ -93,20 +74,3 @@ def sizes(layer: Any) -> tuple[int, int]:
         return int(layer.in_features), int(layer.out_features)
     rows, columns = layer.weight.shape  # Conv1D keeps its weight transposed
     return int(rows), int(columns)
-
-
-def divisor(sizes: Iterable[int], chosen: int, *, at_most: int, method: str, setting: str) -> int:
-    """A number that divides all `sizes`: `chosen`, or where that is 0 the greatest one up to `at_most`.
-
-    Raises `UserError("method_setting")` where `chosen` does not divide them, with those it does not.
-    """
-    known = sorted(set(sizes))
-    if not chosen:
-        common = gcd(*known)
-        return max(number for number in range(1, min(at_most, common) + 1) if common % number == 0)
-    if odd := [size for size in known if size % chosen]:
-        found = ", ".join(str(size) for size in odd)
-        raise setting_unfit(
-            method, setting, f"is {chosen}, which does not divide this model's layer sizes {found}; 0 chooses one that does"
-        )
-    return chosen

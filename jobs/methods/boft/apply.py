@@ -8,8 +8,9 @@ from peft import BOFTConfig
 
 import jobs.methods.boft.kernel  # noqa: F401  takes its place in PEFT
 from jobs.methods.boft.entry import block_size
+from jobs.methods.selection import targeted
 from jobs.methods.setup import Setup
-from jobs.methods.targets import frame_of, targeted
+from jobs.methods.targets import frame_of
 from jobs.methods.tuning import adapted
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from jobs.methods.adapter import Adapter, beside
 from jobs.methods.entry import Capabilities, Method, Setting
+from jobs.methods.selection import divisor, setting_unfit, targeted
 from jobs.methods.settings import TARGETS, base_bits
-from jobs.methods.targets import divisor, setting_unfit, targeted
 from jobs.models.frame import Frame, Layer
 from jobs.models.head_shapes import Shape
 

@@ -8,8 +8,8 @@ from typing import Any
 from jobs.methods.adapter import Adapter, Keeps, upon
 from jobs.methods.entry import Capabilities, Method, Setting
 from jobs.methods.places import Places, find_places
+from jobs.methods.selection import setting_unfit
 from jobs.methods.settings import base_bits
-from jobs.methods.targets import setting_unfit
 from jobs.models.frame import Frame, Layer
 from jobs.models.head_shapes import Shape
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from jobs.methods.adapter import Adapter, Keeps, beside, two_matrices
 from jobs.methods.entry import Capabilities, Method, Setting
+from jobs.methods.selection import setting_unfit
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
-from jobs.methods.targets import setting_unfit
 from jobs.models.frame import Frame, Layer
 
 ADALORA = Method(

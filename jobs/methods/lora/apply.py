@@ -9,8 +9,9 @@ from jobs.methods.lora.eva import RHO, principal_components, spread_ranks
 from jobs.methods.lora.layers import ADAPTER, lora_layers
 from jobs.methods.lora.loftq import correct_rounding
 from jobs.methods.lora.starts import MOVING, move_into_adapter
+from jobs.methods.selection import setting_unfit
 from jobs.methods.setup import Setup
-from jobs.methods.targets import setting_unfit, target_names
+from jobs.methods.targets import target_names
 from jobs.methods.tuning import adapted
 
 KEPT_RANK = "rank/"

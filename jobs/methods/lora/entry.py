@@ -7,8 +7,8 @@ from typing import Any
 from jobs.methods.adapter import Adapter, Keeps, two_matrices, upon
 from jobs.methods.entry import Capabilities, Method, Setting, SettingValue
 from jobs.methods.ranks import ranks_of, read_ranks
+from jobs.methods.selection import setting_unfit, targeted
 from jobs.methods.settings import INPUT_DROPOUT, TARGETS, base_bits
-from jobs.methods.targets import setting_unfit, targeted
 from jobs.models.frame import Frame, Layer
 from jobs.models.head_shapes import Shape
 

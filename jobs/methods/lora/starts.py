@@ -15,8 +15,8 @@ from torch import Tensor
 
 from jobs.methods.lora.gradients import gradient_directions
 from jobs.methods.lora.layers import ADAPTER, Factors, dense_weight, lora_layers, set_dense_weight, set_factors
+from jobs.methods.selection import setting_unfit
 from jobs.methods.setup import Setup
-from jobs.methods.targets import setting_unfit
 
 MOVING = ("pissa", "olora", "lora_ga")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from jobs.methods.adapter import Adapter, Keeps, beside
 from jobs.methods.entry import Capabilities, Method, Setting
+from jobs.methods.selection import setting_unfit
 from jobs.methods.settings import TARGETS, base_bits
-from jobs.methods.targets import setting_unfit
 from jobs.models.frame import Frame, Layer
 from jobs.models.head_shapes import Shape
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from jobs.methods.entry import SettingValue
+from jobs.methods.selection import setting_unfit
 from jobs.methods.setup import Setup
-from jobs.methods.targets import setting_unfit
 
 
 def start_ids(settings: Mapping[str, SettingValue], setup: Setup, *, method: str) -> Tensor:

@@ -24,8 +24,9 @@ from jobs.methods.boft.kernel import BlockDiagonal
 from jobs.methods.hooks import Hooks
 from jobs.methods.ia3 import down_layers, key_value_layers
 from jobs.methods.registry import get_method
+from jobs.methods.selection import divisor
 from jobs.methods.setup import Setup
-from jobs.methods.targets import divisor, frame_of
+from jobs.methods.targets import frame_of
 from jobs.methods.tuning import merged
 from jobs.run import apply_method
 from jobs.training.optimiser import grouped

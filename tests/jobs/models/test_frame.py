@@ -8,7 +8,8 @@ from transformers import AutoConfig
 from jobs.errors import UserError
 from jobs.methods.ia3 import down_layers, key_value_layers
 from jobs.methods.places import find_places
-from jobs.methods.targets import frame_of, targeted
+from jobs.methods.selection import targeted
+from jobs.methods.targets import frame_of
 from jobs.models.frame import frame_of_files
 from jobs.models.heads import mark_fresh
 
