@@ -146,8 +146,9 @@ class EngineSpec:
     `segment_attention`: short rows by our own attention, forward and backward, in place of torch's; on a GPU all rows in one call of
     FlashAttention or flex_attention. `shared_prefix`: what all rows of a micro-batch begin with is computed once. `label_head`: logits at
     label positions alone, tile by tile. `one_gemm_lora`: base and LoRA update in one matrix product, layers that read the same input
-    together. `compile`: elementwise regions by inductor. `flat_optimiser`: all trained weights updated as one. `packed_weights`: frozen
-    float32 weights in oneDNN's layout (CPU; a second copy of them). `prefetch`: batches made ahead in a thread, where a GPU computes.
+    together. `compile`: elementwise regions by inductor. `flat_optimiser`: all trained weights updated as one (on a CPU, where they
+    are few). `packed_weights`: frozen float32 weights in oneDNN's layout (CPU; a second copy of them). `prefetch`: batches made ahead in a
+    thread, where a GPU computes.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT

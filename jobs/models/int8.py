@@ -38,6 +38,7 @@ class DenseLinear8bit(Linear8bitLt):
 
 def compute_densely(model: nn.Module, dtype: torch.dtype) -> None:
     """Makes every 8-bit layer of `model` one of these, computing in `dtype`."""
+    layer: Any
     for layer in model.modules():
         if type(layer) is Linear8bitLt:
             layer.__class__ = DenseLinear8bit

@@ -101,7 +101,8 @@ def quantise_nf4(weight: Tensor) -> tuple[Tensor, QuantState]:
         scales[start // _BLOCK : start // _BLOCK + len(state.absmax)] = state.absmax
     offset = scales.mean()
     small_scales, of_scales = quantize_blockwise(scales - offset, blocksize=_SCALES_BLOCK)
-    return data, QuantState(small_scales, weight.shape, state.code, _BLOCK, "nf4", weight.dtype, offset, of_scales)
+    kind: Any = QuantState  # whose constructor has no types
+    return data, kind(small_scales, weight.shape, state.code, _BLOCK, "nf4", weight.dtype, offset, of_scales)
 
 
 def quantise_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
