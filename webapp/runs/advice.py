@@ -8,6 +8,7 @@ from typing import Any, cast
 from django.utils.translation import gettext_lazy as _
 
 from jobs.methods.registry import get_method
+from jobs.planning.estimate import USABLE_SHARE
 from jobs.planning.rules import WISHES, Wish
 from jobs.spec import RunSpec
 from webapp.accounts.models import Team
@@ -62,6 +63,16 @@ class Panel:
     need: Need | None
     refusal: str
     remedies: list[Remedy]
+
+    @property
+    def usable_bytes(self) -> float:
+        """What a run may take of the device's memory."""
+        return float(USABLE_SHARE * self.device["memory_bytes"])
+
+    @property
+    def enough(self) -> bool:
+        """Whether all remedies together make the form fit."""
+        return bool(self.remedies) and self.remedies[-1].fits
 
 
 def page_of(form: RunForm, **more: Any) -> dict[str, Any]:

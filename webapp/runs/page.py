@@ -108,7 +108,7 @@ def header(run: Run) -> dict[str, Any]:
         "seconds": seconds_of(run, now()),
         "gpu": (plan.get("device") or {}).get("kind") == "cuda",
         "where": _place(run),
-        "combines": run.state == State.SUCCEEDED and run.method in METHODS and not obstacle(finished(run)),
+        "combines": run.kind != Kind.ANALYSE and run.state == State.SUCCEEDED and run.method in METHODS and not obstacle(finished(run)),
     }
 
 

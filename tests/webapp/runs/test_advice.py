@@ -17,6 +17,7 @@ from tests.tiny import make_tiny_model
 from tests.webapp.runs import stories
 from tests.webapp.runs.rows import Bench, make_bench
 from tests.webapp.runs.test_views import form_data
+from webapp.runs.forms import RunForm
 from webapp.runs.kinds import Kind
 from webapp.runs.models import Run, Worker
 from webapp.runs.services.advise import advise, least_device
@@ -51,6 +52,12 @@ def alice(desk: Bench) -> Client:
 
 def url(name: str = "advice") -> str:
     return reverse(f"runs:{name}", args=["alice"])
+
+
+def sent(form: RunForm) -> dict[str, Any]:
+    """What a browser sends of a form that it was shown."""
+    values = {name: form[name].value() for name in form.fields}
+    return {name: value for name, value in values.items() if value not in (None, "", []) and value is not False}
 
 
 def asked(desk: Bench, **changes: Any) -> dict[str, Any]:
@@ -137,8 +144,7 @@ def test_what_is_advised_fills_the_form_and_keeps_what_was_typed(alice: Client, 
     assert (form["name"].value(), str(form["evaluation_rows"].value()), form["evaluation_generate"].value()) == ("keep me", "7", False)
     assert (form["method"].value(), form["settings_qlora_rank"].value(), form["training_epochs"].value()) == ("qlora", "64", "3.0")
     assert form["training_gradient_checkpointing"].value() is True
-    sent = {name: form[name].value() for name in form.fields if form[name].value() not in (None, "", False, [])}
-    launched = alice.post(reverse("runs:new", args=["alice"]), sent)
+    launched = alice.post(reverse("runs:new", args=["alice"]), sent(form))
     run = Run.objects.get()
     assert launched["Location"] == reverse("runs:detail", args=[run.id])
     assert (run.method, run.spec["method"]["settings"]["rank"], run.spec["training"]["micro_batch"]) == ("qlora", 64, 1)
@@ -159,6 +165,7 @@ def test_what_does_not_fit_is_asked_for_less_by_one_click_each(alice: Client, de
     assert peaks == sorted(peaks, reverse=True)
     assert [remedy.fits for remedy in panel.remedies] == [False] * (len(peaks) - 2) + [True]
     assert "The form as it stands does not fit" in answer.text
+    assert "Even all of them" not in answer.text
     first = panel.remedies[0]
     form = alice.post(url(), {**typed, "use": first.use}).context["form"]
     assert (form["training_micro_batch"].value(), form["training_gradient_accumulation"].value()) == ("32", "4")

@@ -14,6 +14,7 @@ from jobs.methods.ranks import write_ranks
 from jobs.methods.registry import get_method
 from tests.webapp.runs.rows import Bench, make_bench
 from tests.webapp.runs.stories import Story
+from tests.webapp.runs.test_advice import sent
 from tests.webapp.runs.test_views import form_data
 from webapp.runs.kinds import Kind
 from webapp.runs.models import Run
@@ -120,6 +121,7 @@ def test_the_page_shows_ranks_curves_and_bits_and_how_sure_it_is(alice: Client, 
     assert "6.6\u202f%" in text
     assert "at most 44" in text
     assert 'id="evaluation"' not in text
+    assert reverse("runs:combine", args=["alice"]) not in text, "it left no adapter"
     context = alice.get(reverse("runs:detail", args=[Run.objects.get().id])).context["analysis"]
     assert context["columns"] == ["q_proj", "up_proj"]
     assert [(row.layer, row.cells) for row in context["layer_rows"]] == [("0", ["1", "15"]), ("1", ["1", "15"])]
@@ -164,8 +166,7 @@ def test_the_pattern_is_taken_over_as_lines(alice: Client, bench: Bench) -> None
     pattern = found()["spectrum"]["rank_pattern"]
     form = alice.get(reverse("runs:new", args=["alice"], query={"analysis": str(run.id), "take": "pattern"})).context["form"]
     assert form["settings_lora_rank_pattern"].value() == write_ranks(pattern)
-    sent = {name: form[name].value() for name in form.fields if form[name].value() not in (None, "", False, [])}
-    answer = alice.post(reverse("runs:new", args=["alice"]), {**sent, "name": "with pattern"})
+    answer = alice.post(reverse("runs:new", args=["alice"]), {**sent(form), "name": "with pattern"})
     assert answer.status_code == 302, answer.context["form"].errors
     launched = Run.objects.get(name="with pattern")
     assert launched.kind == Kind.TRAIN
