@@ -25,8 +25,6 @@ from jobs.spec import RunSpec
 UNMEASURED_RUNTIME = {"cpu": 700_000_000, "cuda": 600_000_000}
 # Share of a device's memory that is counted on: the rest is lost to fragments, to other processes and to what is not counted here.
 USABLE_SHARE = 0.92
-# Said where a method's part of a step is left out; the figure is in docs/estimate.md.
-GUESSED = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def _guess(way: Way, spec: RunSpec) -> str:
     if spec.task != "causal_lm":
         return f"Memory and time are a guess: they are known for models that write, not for the task {spec.task}."
     if way.adapter is not None and way.adapter.keeps is None:
-        return f"The memory of training is a guess: what {way.method} keeps in a step is not known, and left out. {GUESSED}"
+        return f"The memory of training is a guess: what {way.method} keeps in a step is not known, and left out."
     return ""
 
 
