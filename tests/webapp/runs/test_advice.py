@@ -196,6 +196,9 @@ def test_a_link_fills_the_form(alice: Client, desk: Bench) -> None:
     form = alice.get(reverse("runs:new", args=["alice"], query=query)).context["form"]
     assert (form["method"].value(), form["settings_qlora_rank"].value(), form["training_epochs"].value()) == ("qlora", "8", "1.5")
     assert form["evaluation_generate"].value() is False
+    nonsense = {"method": "none", "dataset_version": "x", "base_model": "x", "task": "x", "settings_lora_rank": "x", "adapters": "x"}
+    for name, value in nonsense.items():
+        assert alice.get(reverse("runs:new", args=["alice"], query={name: value})).status_code == 200, name
 
 
 def test_another_teams_data_is_refused(desk: Bench) -> None:
