@@ -12,7 +12,7 @@ from jobs.models.heads import task_of
 from jobs.models.opened import Opened
 from jobs.spec import EvaluationSpec, Mapping, TrainingSpec
 from jobs.tasks.forward import TaskForward
-from jobs.tasks.reading import HeadWork, Source, TaskRows
+from jobs.tasks.reading import HeadWork, Record, Source, TaskRows
 from jobs.tasks.registry import make_work
 from jobs.tasks.work import Held, Progress
 
@@ -30,7 +30,7 @@ def measure(
     if not rows:
         raise UserError("no_rows", where={"file": str(data)})
     work.recall(Source(data, rows), opened.model.config, opened.tokenizer, architecture_of(folder))
-    records = [record for _, record in rows]
+    records: list[Record] = [record for _, record in rows]
     encoded = TaskRows(work, opened.tokenizer, records, [], []).encoded(TrainingSpec(), length_limit).train
     runner = TaskForward(opened.model, opened.dtype, opened.device, work.kind())
     with opened.computing():

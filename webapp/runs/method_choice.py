@@ -78,7 +78,7 @@ def obstacles_of(team: Team, models: Iterable[BaseModel], device_kinds: Collecti
         there.setdefault(base_id, Counter())[method] += 1
 
     def reason(method: Method, task: Task, model: BaseModel) -> str:
-        counted = there.get(model.pk, {})
+        counted = there.get(model.pk, Counter())
         return obstacle(method, task=task, facts=model.facts, model=model.name, device_kinds=device_kinds, adapters=counted)
 
     return {

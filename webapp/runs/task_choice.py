@@ -36,6 +36,11 @@ def first_fitting(model: BaseModel | None, version: DatasetVersion | None) -> Ta
 
 def obstacles_of(models: Iterable[BaseModel], versions: Iterable[DatasetVersion]) -> dict[str, dict[str, dict[str, str]]]:
     """For the form's script: why tasks do not fit, by the field `base_model` or `dataset_version`, the row's id, and the task."""
-    by_model = {str(model.pk): {entry.id: obstacle_of(entry.id, model, None) for entry in ENTRIES} for model in models}
-    by_version = {str(version.pk): {entry.id: obstacle_of(entry.id, None, version) for entry in ENTRIES} for version in versions}
-    return {"base_model": by_model, "dataset_version": by_version}
+
+    def reasons(model: BaseModel | None, version: DatasetVersion | None) -> dict[str, str]:
+        return {entry.id: obstacle_of(entry.id, model, version) for entry in ENTRIES}
+
+    return {
+        "base_model": {str(model.pk): reasons(model, None) for model in models},
+        "dataset_version": {str(version.pk): reasons(None, version) for version in versions},
+    }

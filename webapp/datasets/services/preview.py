@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from jobs.data.formats import mapping_to_json
@@ -29,7 +29,7 @@ def preview(version: DatasetVersion, mapping: Mapping, *, skip: int = 0) -> dict
     return shown
 
 
-def pieces(text: str, marks: Iterable[Sequence[int]]) -> list[tuple[str, bool]]:
+def pieces(text: str, marks: Iterable[list[int]]) -> list[tuple[str, bool]]:
     """A text cut at its `marks` ([start, end] in characters, in any order, perhaps one upon another), as (text, marked)."""
     found: list[tuple[str, bool]] = []
     place = 0
