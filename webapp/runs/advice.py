@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
@@ -82,7 +82,7 @@ def page_of(form: RunForm, **more: Any) -> dict[str, Any]:
 
 def wish_of(text: str) -> Wish:
     """A wish by its name; quality where there is none of this name."""
-    return cast(Wish, text) if text in WISHES else "quality"
+    return text if text in WISHES else "quality"
 
 
 def panel(team: Team, form: RunForm, wish: Wish) -> Panel:
