@@ -159,8 +159,12 @@ def plan_compacter(settings: Mapping[str, Any], frame: Frame) -> Adapter:
     def matrix(name: str, inputs: int, outputs: int) -> dict[str, Shape]:
         return {f"{name}.left": (n, outputs // n, rank), f"{name}.right": (n, rank, inputs // n), f"{name}.bias": (outputs,)}
 
+    def keeps(layer: Layer) -> Keeps:
+        """What the block reads, what goes into A and out of it in both matrices, and both sides of the non-linearity."""
+        return Keeps(token=layer.outputs + 4 * n * n * rank + 2 * size)
+
     size = kronecker_size(settings, frame)
-    found = _plan(settings, frame, COMPACTER, lambda width: matrix("down", width, size) | matrix("up", size, width))
+    found = _plan(settings, frame, COMPACTER, lambda width: matrix("down", width, size) | matrix("up", size, width), keeps)
     return replace(found, weights={**found.weights, "factors": (n, n, n)})
 
 
