@@ -92,7 +92,8 @@ class Supervisor:
     # -- while it runs ----------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        earlier = [self._run.attempt_folder(number) / "checkpoints" for number in range(self._run.attempt - 1, 0, -1)]
+        attempts = range(self._run.attempt - 1, 0, -1) if self._run.is_resumable else ()
+        earlier = [self._run.attempt_folder(number) / "checkpoints" for number in attempts]
         # Within the version's own folder: what one team has tokenised is never found by another, and goes with the version.
         cache = self._run.dataset_version.folder / "tokens"
         self._child.start(handed(self._run), [folder for folder in earlier if folder.is_dir()], token_cache=cache)

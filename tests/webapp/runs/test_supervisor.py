@@ -16,6 +16,7 @@ from django.db import connection
 from tests.flow.site import wait_for
 from tests.webapp.runs.rows import Bench, make_bench
 from webapp.runs import lease
+from webapp.runs.kinds import Kind
 from webapp.runs.models import Artifact, Record, Run, RunEvent
 from webapp.runs.services.cancel import cancel
 from webapp.runs.services.pause import pause
@@ -165,6 +166,16 @@ def test_preempted_by_somebody_else_goes_on_from_the_checkpoint(bench: Bench) ->
     assert (run.state, run.attempt) == (State.SUCCEEDED, 2)
     steps = Record.objects.filter(run=run, kind="step").values_list("attempt", "step")
     assert list(steps) == [(1, 1), (1, 2), (2, 4), (2, 5)]
+
+
+def test_what_is_no_training_begins_anew(bench: Bench) -> None:
+    run = bench.launch()
+    Run.objects.filter(pk=run.pk).update(kind=Kind.ANALYSE)
+    assert supervise(run, "--behave", "preempted").state == State.QUEUED
+    assert supervise(run).state == State.SUCCEEDED
+    steps = Record.objects.filter(run=run, kind="step").values_list("attempt", "step")
+    assert list(steps) == [(1, 1), (1, 2), *((2, step) for step in range(1, 6))]
+    assert history(run)[-4:] == ["starting", "running", "finalizing", "succeeded"]
 
 
 def test_pause_and_resume(bench: Bench, aside: Callable[..., Aside]) -> None:
