@@ -48,9 +48,8 @@ class Setting:
         except ValueError as fault:
             raise UserError("method_setting", method=method, setting=self.name, reason=str(fault), where={"field": self.name}) from None
 
-    def _read(self, given: Any) -> SettingValue:
-        value: Any = write_ranks(given) if self.type == "ranks" and isinstance(given, Mapping) else given
-        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
+    def _read(self, value: Any) -> SettingValue:
+        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "ranks": (str, Mapping)}
         if not isinstance(value, kinds.get(self.type, (str,))) or (isinstance(value, bool) and self.type != "bool"):
             raise ValueError(f"is {value!r}, not of type {self.type}")
         if self.choices and value not in self.choices:

@@ -13,13 +13,15 @@ EXAMPLE = "model.layers.0.self_attn.q_proj: 8"
 _LINE = re.compile(r"(?P<name>\w+(?:\.\w+)*)\s*:\s*(?P<rank>\d{1,9})")
 
 
-def read_ranks(text: str) -> dict[str, int]:
-    """Rank by the name of a layer, or the end of such names. Raises `ValueError` whose words name the line at fault."""
+def read_ranks(given: str | Mapping[str, Any]) -> dict[str, int]:
+    """Rank by the name of a layer, or the end of such names, of text or of an object. Raises `ValueError` whose words name the line at
+    fault.
+    """
     found: dict[str, int] = {}
-    for number, line in enumerate(_lines(text), start=1):
-        match = _LINE.fullmatch(line.strip())
+    for number, line in enumerate(_lines(given if isinstance(given, str) else write_ranks(given)), start=1):
         if not line.strip():
             continue
+        match = _LINE.fullmatch(line.strip())
         if not match:
             raise ValueError(f"has {line.strip()[:80]!r} in line {number}, which is not the name of a layer, a colon and a rank: {EXAMPLE}")
         name, rank = match["name"], int(match["rank"])
