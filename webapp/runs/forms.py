@@ -97,7 +97,8 @@ FIELDS = (
     ),
     Words(
         EvaluationSpec, "evaluation.generate", "evaluation", _("Compare answers of base and tuned model"),
-        _("At the end both models answer held-out rows; exact matches are counted. Without it only the losses are compared."),
+        _("At the end both models answer held-out rows; exact matches are counted. Without it only the losses are compared. "
+          "Of tasks that write; others always answer every row."),
     ),
     Words(EvaluationSpec, "evaluation.rows", "evaluation", _("Rows to answer"), _("At most so many held-out rows, for each model.")),
     Words(
@@ -107,7 +108,8 @@ FIELDS = (
     Words(EvaluationSpec, "evaluation.samples", "evaluation", _("Samples to show"), _("Answers shown side by side on the run's page.")),
     Words(
         EvaluationSpec, "evaluation.retention", "evaluation", _("Measure forgetting"),
-        _("Both models are measured on sixty short general texts, so that the run's page says what was lost. Takes seconds."),
+        _("Both models are measured on sixty short general texts, so that the run's page says what was lost. Takes seconds. "
+          "Of models that write on, not of other tasks."),
     ),
     Words(
         ExportSpec, "export.merge", "export", _("Merged model"),
