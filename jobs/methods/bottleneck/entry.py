@@ -181,7 +181,7 @@ def block_size(settings: Mapping[str, Any], frame: Frame) -> int:
 
 def kronecker_size(settings: Mapping[str, Any], frame: Frame) -> int:
     """The same as a multiple of the Kronecker products. Raises `UserError("method_setting")` where they do not fit the model."""
-    n = settings["kronecker"]
+    n = int(settings["kronecker"])
     if frame.width % n:
         raise setting_unfit(COMPACTER.id, "kronecker", f"is {n}, which does not divide this model's width {frame.width}")
     if settings["size"] % n:
