@@ -38,11 +38,11 @@ class DenseLinear8bit(Linear8bitLt):
 
 def compute_densely(model: nn.Module, dtype: torch.dtype) -> None:
     """Makes every 8-bit layer of `model` one of these, computing in `dtype`."""
-    layer: Any
     for layer in model.modules():
         if type(layer) is Linear8bitLt:
-            layer.__class__ = DenseLinear8bit
-            layer.compute_dtype = dtype
+            changed: Any = layer
+            changed.__class__ = DenseLinear8bit
+            changed.compute_dtype = dtype
 
 
 @torch.no_grad()
