@@ -31,7 +31,7 @@ LEAST = 2
 # What is measured and left behind is asked as in the form of a run.
 SHARED = tuple(words for words in FIELDS if words.path.startswith(("evaluation.", "export.")))
 # Where the words of a run's form would speak of a training.
-WORDS = {
+WORDS: dict[str, tuple[Any, Any]] = {
     "evaluation.generate": (
         _("Compare answers"), _("All models answer held-out rows; exact matches are counted. Without it only the losses are compared."),
     ),
@@ -42,7 +42,7 @@ WORDS = {
         _("Merged model"), _("The adapter is always kept. A merged model loads without PEFT; it takes as long to make as that of a run."),
     ),
 }  # fmt: skip
-SETTINGS = {
+SETTINGS: dict[str, tuple[Any, Any]] = {
     "rank": (
         _("Cut to rank"), _("Empty: the largest rank of the adapters. More keeps more of the sum, in a larger file."),
     ),
