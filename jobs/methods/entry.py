@@ -49,8 +49,7 @@ class Setting:
             raise UserError("method_setting", method=method, setting=self.name, reason=str(fault), where={"field": self.name}) from None
 
     def _read(self, value: Any) -> SettingValue:
-        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "ranks": (str, Mapping)}
-        if not isinstance(value, kinds.get(self.type, (str,))) or (isinstance(value, bool) and self.type != "bool"):
+        if not self._is_of_type(value):
             raise ValueError(f"is {value!r}, not of type {self.type}")
         if self.choices and value not in self.choices:
             raise ValueError(f"is {value!r}, not one of {', '.join(self.choices)}")
@@ -62,6 +61,10 @@ class Setting:
         if self.type == "ranks":
             return write_ranks(read_ranks(value))
         return float(value) if self.type == "float" else value
+
+    def _is_of_type(self, value: Any) -> bool:
+        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "ranks": (str, Mapping)}
+        return isinstance(value, kinds.get(self.type, (str,))) and (self.type == "bool" or not isinstance(value, bool))
 
 
 @dataclass(frozen=True)
