@@ -311,7 +311,7 @@ LOFTQ = Method(
         RANK_PATTERN,
     ),
     rates=RATES,
-    capabilities=Capabilities(bases=(4,), combines=True),
+    capabilities=Capabilities(bases=(4,)),
 )
 
 LORA_PLUS = Method(
