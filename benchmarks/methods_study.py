@@ -1,7 +1,8 @@
 """`make methods-study`: the same rows, model and steps under several methods and seeds; what each costs, and what it reaches.
 
-Rows are of ARC-Easy where `DATA=` names their folder (the question with its choices; loss on the answer alone; scored by the likelihood of
-each choice, raw and by its length), else of `examples/tickets`. Every run is `python -m jobs train`; what is not given stands at the
+Rows are of ARC-Easy where `DATA=` names their folder, else of `examples/tickets`. A question of ARC-Easy is asked without its choices, loss
+on the right answer's text alone, and scored by which choice is the likeliest for its length, since a base as small as SmolLM2-135M knows
+some answers but is at chance where it must name a letter. Every run is `python -m jobs train`; what is not given stands at the
 method's own defaults, learning rate included. Results are kept by run, so that a study goes on where it stopped.
 """
 
@@ -22,14 +23,14 @@ from typing import Any
 
 from benchmarks.peers import ROOT
 from benchmarks.training import machine, sample_model
-from benchmarks.workloads import BATCH, arc_record, write_splits
+from benchmarks.workloads import BATCH, write_splits
 from jobs.data.records import read_records
 from jobs.events import read_events
 from jobs.methods.registry import get_method
 
 METHODS = "full,lora,qlora,dora,vera,ia3,block_sparse,bottleneck_adapter,loha,oft"
 SEEDS = "0,1,2"
-ROWS, TEST_ROWS, EPOCHS = 96, 100, 2.0
+ROWS, TEST_ROWS, EPOCHS = 192, 200, 1.0
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,13 @@ def records(data: Path | None, split: str) -> list[dict[str, Any]]:
 
 
 def _with_choices(row: dict[str, Any]) -> dict[str, Any]:
-    pairs = zip(row["choices"]["label"], row["choices"]["text"], strict=True)
-    return {**arc_record(row), "choices": [f"The correct answer is {label}) {text}." for label, text in pairs]}
+    answers = dict(zip(row["choices"]["label"], row["choices"]["text"], strict=True))
+    completions = {label: f" {text}" for label, text in answers.items()}
+    return {
+        "prompt": f"Question: {row['question']}\nAnswer:",
+        "completion": completions[row["answerKey"]],
+        "choices": list(completions.values()),
+    }
 
 
 def run(method: str, seed: int, study: Study, folder: Path) -> Outcome:

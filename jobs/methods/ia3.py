@@ -24,7 +24,7 @@ IA3 = Method(
     paper=("Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, 2022, arXiv:2205.05638"),
     application="jobs.methods.ia3:apply",
     adapter="jobs.methods.ia3:plan",
-    learning_rate=3e-3,
+    learning_rate=1e-2,
     settings=(base_bits(16, 8, 4),),
     capabilities=Capabilities(bases=(16, 8, 4)),
 )

@@ -24,7 +24,7 @@ LOHA = Method(
     paper="Hyeon-Woo et al., FedPara: Low-Rank Hadamard Product for Communication-Efficient Federated Learning, 2021, arXiv:2108.06098",
     application="jobs.methods.loha:apply",
     adapter="jobs.methods.loha:plan",
-    learning_rate=1e-3,
+    learning_rate=1e-2,
     settings=(
         Setting(
             "rank", "Rank", "int", 8, "Width of the four factors; the update's own rank is up to its square. 4 to 16 is usual.", 1, 256

@@ -23,7 +23,7 @@ VERA = Method(
     paper="Kopiczko et al., VeRA: Vector-based Random Matrix Adaptation, 2023, arXiv:2310.11454",
     application="jobs.methods.vera:apply",
     adapter="jobs.methods.vera:plan",
-    learning_rate=1e-2,
+    learning_rate=5e-2,
     settings=(
         Setting("rank", "Rank", "int", 256, "Width of the shared random matrices. 256 to 1024 is usual.", 1, 8192),
         Setting(

@@ -22,7 +22,7 @@ BLOCK_SPARSE = Method(
     paper="Harada, Yamasaki and Yoshida, block-sparse parameter-efficient fine-tuning, 2025",
     application="jobs.methods.block_sparse.apply:apply",
     adapter="jobs.methods.block_sparse.entry:plan",
-    learning_rate=1e-3,
+    learning_rate=3e-3,
     settings=(
         Setting(
             "block_rows",

@@ -72,7 +72,7 @@ BOTTLENECK_ADAPTER = Method(
     application="jobs.methods.bottleneck.apply:apply_bottleneck",
     adapter="jobs.methods.bottleneck.entry:plan_bottleneck",
     tuner="jobs.methods.bottleneck.tuner",
-    learning_rate=1e-3,
+    learning_rate=3e-3,
     settings=(_PLACEMENT, _SIZE, _reduction(16, "2 to 64"), _non_linearity("relu"), base_bits(16, 8, 4)),
     capabilities=Capabilities(bases=(16, 8, 4), merges=False),
 )
