@@ -81,7 +81,7 @@ def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
 
 def _copy_outputs_of_quantised_layers(model: Any) -> None:
     """PEFT's layer adds to its base's output in place, which autograd forbids for what bitsandbytes gives where a layer has a bias."""
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
     for module in model.modules():
         base = getattr(module, "base_layer", None)

@@ -59,7 +59,7 @@ for line in sys.stdin:
     try:
         torch.manual_seed(len(line))
         model = read(request).eval()
-        for layer in model.modules():  # on a CPU bitsandbytes rounds the inputs of 8-bit layers but while they train; Graft measures what trains
+        for layer in model.modules():  # on a CPU bitsandbytes rounds the inputs of 8-bit layers unless they train; Graft never does
             if hasattr(getattr(layer, "state", None), "SCB"):
                 layer.training = True
         with torch.no_grad():
