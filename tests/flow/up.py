@@ -59,7 +59,8 @@ class Up:
 
     def named(self, part: str) -> psutil.Process:
         """The direct child whose command holds `part`."""
-        (found,) = [child for child in psutil.Process(self.process.pid).children() if part in " ".join(child.cmdline())]
+        children = [child for child in psutil.Process(self.process.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+        (found,) = [child for child in children if part in " ".join(child.cmdline())]
         return found
 
     def interrupt(self, seconds: float) -> int:
