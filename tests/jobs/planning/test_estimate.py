@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from jobs.models.device import probe
 from jobs.planning.batches import RowLengths
-from jobs.planning.calibration import calibrate, calibration_key, read_calibration
+from jobs.planning.calibration import calibration_key, read_calibration
 from jobs.planning.estimate import estimate
 from jobs.planning.lengths import count_labels, row_lengths
 from jobs.planning.shape import read_shape
@@ -33,22 +34,8 @@ def test_rows_are_measured_by_their_characters(folder):
     assert found.label_share == pytest.approx(100 / 199)
 
 
-def test_a_device_is_probed_once_and_remembered(folder):
-    cache, shape = folder / "cache", read_shape(folder / "m")
-    assert read_calibration(cache, CPU, shape) is None
-    found = calibrate(cache, CPU, shape)
-    assert read_calibration(cache, CPU, shape) == found
-    assert found.key == calibration_key(CPU, shape)
-    assert 0 < found.probe_seconds < 60
-    assert min(rate.forward for rate in found.rates.values()) > 0
-    assert found.runtime_bytes > 100_000_000
-    assert read_calibration(cache, {**CPU, "threads": 3}, shape) is None
-    (kept,) = cache.iterdir()
-    kept.write_text(kept.read_text()[:100])
-    assert read_calibration(cache, CPU, shape) is None
-
-
 def test_the_command_says_memory_and_time_without_torch_once_calibrated(folder):
+    """The device is probed once and remembered; a calibration of another device or a broken one is none."""
     cache, command = folder / "cache", ["estimate", str(folder / "spec.json"), "--json", "--cache", str(folder / "cache")]
     first = subprocess.run([sys.executable, "-m", "jobs", *command], capture_output=True, text=True, check=True)
     body = json.loads(first.stdout)
@@ -66,6 +53,17 @@ def test_the_command_says_memory_and_time_without_torch_once_calibrated(folder):
     )
     assert "It fits:" in table.stdout
     assert "tokens/s" in table.stdout
+    device, shape = probe(), read_shape(folder / "m")
+    found = read_calibration(cache, device, shape)
+    assert found is not None
+    assert found.key == calibration_key(device, shape)
+    assert 0 < found.probe_seconds < 60
+    assert min(rate.forward for rate in found.rates.values()) > 0
+    assert found.runtime_bytes > 100_000_000
+    assert read_calibration(cache, {**device, "threads": device["threads"] + 1}, shape) is None
+    (kept,) = cache.iterdir()
+    kept.write_text(kept.read_text()[:100])
+    assert read_calibration(cache, device, shape) is None
 
 
 def test_the_catalogue_says_what_each_method_trains_without_torch(folder):

@@ -86,9 +86,8 @@ def _hold(path, length, folder, close=CLOSE):
     assert added == pytest.approx(found["peak_bytes"] - found["begin_bytes"], rel=close)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize(("length", "precision"), [(90, "float32"), (300, "bfloat16")])
 @pytest.mark.parametrize("method", ["full", "lora", "qlora"])
-@pytest.mark.parametrize("length", [90, 300])
 def test_the_peak_of_training_is_the_estimated_one(method, length, precision, model, tmp_path):
     _hold(written(tmp_path, model, method, length, precision), length, tmp_path)
 
@@ -113,8 +112,7 @@ def test_without_a_flat_optimiser_gradients_are_not_there_while_the_next_step_be
     _hold(written(tmp_path, model, "full", 90, "bfloat16"), 90, tmp_path)
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("length", [90, 300])
+@pytest.mark.parametrize(("method", "length"), [("full", 90), ("lora", 300)])
 def test_with_gradient_checkpointing_only_the_inputs_of_layers_are_kept(method, length, model, tmp_path):
     _hold(written(tmp_path, model, method, length, "bfloat16", training={"gradient_checkpointing": True}), length, tmp_path)
 
