@@ -135,7 +135,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         ]
         ended = [one for one in found if one.loss is not None]
         best = f"{min(ended, key=lambda one: one.loss or 0).learning_rate:g}" if ended else "none"
-        lines.append(f"| {base} | `{method}` | {get_method(method).learning_rate:g} | {', '.join(cells)} | {best} |")
+        lines.append(f"| {base} | {method} | {get_method(method).learning_rate:g} | {', '.join(cells)} | {best} |")
     return "\n".join(lines)
 
 

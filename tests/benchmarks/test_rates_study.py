@@ -34,7 +34,7 @@ def test_the_table_shows_each_rate_and_the_best_of_them():
     ]
     assert (
         table(outcomes).splitlines()[2]
-        == "| writer | `lora` | 0.0002 | 0.0001: 1.250 (0.50), 0.0002: 0.500 (0.75), 0.0006: failed | 0.0002 |"
+        == "| writer | lora | 0.0002 | 0.0001: 1.250 (0.50), 0.0002: 0.500 (0.75), 0.0006: failed | 0.0002 |"
     )
     assert table(outcomes[:1]).splitlines()[2].endswith("| none |")
 
