@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -129,8 +129,10 @@ def prepare(session: Session, resume: Sequence[Path], cache: TokenCache) -> tupl
     rows, tokenizer = tokenise(session, cache)
     model = load(session, tokenizer)
     encoded = rows.encoded(session.spec.training, length_limit(model, session.method.virtual_tokens(session.settings)))
-    setup = _setup(session, encoded, tokenizer, resume, fresh_heads(model))
-    trainer = _trainer(session, apply_method(session.method, model, session.settings, setup), setup, encoded)
+    adapters = _adapters(session)
+    mine = fingerprint(session.spec, encoded.train.rows, adapters)
+    setup = _setup(session, encoded, tokenizer, adapters, fresh_heads(model), _kept(mine, [session.out, *resume]))
+    trainer = _trainer(session, apply_method(session.method, model, session.settings, setup), setup, encoded, mine)
     return trainer, HeldOut(session, rows, encoded, tokenizer), _restore(trainer, resume)
 
 
@@ -166,11 +168,22 @@ def length_limit(model: Any, taken: int = 0) -> int:
     return limit - before - taken
 
 
-def _setup(session: Session, encoded: EncodedSets, tokenizer: Any, resume: Sequence[Path] = (), heads: tuple[str, ...] = ()) -> Setup:
+def _adapters(session: Session) -> tuple[Path, ...]:
+    """The folders of the finished adapters that the method builds on."""
+    return tuple(unpack(Path(path), session.out / ".adapters" / str(number)) for number, path in enumerate(session.spec.method.adapters))
+
+
+def _setup(
+    session: Session,
+    encoded: EncodedSets,
+    tokenizer: Any,
+    adapters: tuple[Path, ...] = (),
+    heads: tuple[str, ...] = (),
+    kept: Mapping[str, Any] | None = None,
+) -> Setup:
     """What the method is told of the run."""
     spec, rows = session.spec, encoded.train.rows
     order = Order(len(rows), spec.training.micro_batch, spec.training.gradient_accumulation, spec.seed)
-    adapters = tuple(unpack(Path(path), session.out / ".adapters" / str(number)) for number, path in enumerate(spec.method.adapters))
     return Setup(
         seed=spec.seed,
         task=spec.task,
@@ -180,7 +193,7 @@ def _setup(session: Session, encoded: EncodedSets, tokenizer: Any, resume: Seque
         heads=heads,
         adapters=adapters,
         base_folder=Path(spec.model.path),
-        kept=_kept(fingerprint(spec, rows, adapters), [session.out, *resume]),
+        kept=kept or {},
         progress=_start_progress(session),
     )
 
@@ -223,8 +236,8 @@ def _load_name(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _trainer(session: Session, model: Any, setup: Setup, encoded: EncodedSets) -> Trainer:
-    """The trainer, and a warning for each reason not to take the fast path."""
+def _trainer(session: Session, model: Any, setup: Setup, encoded: EncodedSets, mine: dict[str, Any]) -> Trainer:
+    """The trainer of the run whose fingerprint is `mine`, and a warning for each reason not to take the fast path."""
     spec = session.spec
     compiles = spec.engine.compile and session.torch_device == "cpu"
     libraries = Libraries(default_folder() if compiles else None, exact=session.precision == "float32")
@@ -242,7 +255,7 @@ def _trainer(session: Session, model: Any, setup: Setup, encoded: EncodedSets) -
         out=session.out,
         emit=session.emit,
         stop=session.stop,
-        fingerprint=fingerprint(spec, encoded.train.rows, setup.adapters),
+        fingerprint=mine,
         engine=spec.engine,
         rate_of=partial(session.method.rate_factor, session.settings),
         libraries=libraries,
