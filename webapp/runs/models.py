@@ -7,12 +7,43 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from webapp.accounts.models import Team, User
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
 from webapp.runs.kinds import RESUMABLE, Kind
 from webapp.runs.states import ACTIVE, TERMINAL, Desired, State
+
+
+class Experiment(models.Model):
+    """Runs that were launched together to be compared: one dataset version and one base model over several methods, ranks, rates or seeds.
+
+    `axes` is what varies (`runs.experiments.cells`), `spec` what all runs have in common, the parameters of `services.create` but for those
+    of a cell. `submit_token` is that of the form: the same form sent twice makes one experiment.
+    """
+
+    class Kind(models.TextChoices):
+        GRID = "grid", _("Grid")
+        LIST = "list", _("List")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="experiments")
+    name = models.CharField(max_length=120)
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.GRID)
+    axes = models.JSONField(default=dict)
+    spec = models.JSONField(default=dict)
+    note = models.TextField(blank=True)
+    submit_token = models.UUIDField(default=uuid.uuid4, editable=False)
+
+    class Meta:
+        indexes = [models.Index(fields=["team", "-created_at"], name="experiment_team_created")]
+        constraints = [models.UniqueConstraint(fields=["team", "submit_token"], name="experiment_token_unique_in_team")]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Run(models.Model):
@@ -28,6 +59,7 @@ class Run(models.Model):
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     dataset_version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="runs")
     base_model = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="runs")
+    experiment = models.ForeignKey(Experiment, null=True, blank=True, on_delete=models.SET_NULL, related_name="runs")
     kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.TRAIN)
     method = models.CharField(max_length=40)
     spec = models.JSONField()
