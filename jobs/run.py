@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,7 +130,8 @@ def prepare(session: Session, resume: Sequence[Path], cache: TokenCache) -> tupl
     encoded = rows.encoded(session.spec.training, length_limit(model, session.method.virtual_tokens(session.settings)))
     adapters = _adapters(session)
     mine = fingerprint(session.spec, encoded.train.rows, adapters)
-    setup = _setup(session, encoded, tokenizer, adapters, fresh_heads(model), _kept(mine, [session.out, *resume]))
+    kept = _kept(mine, [session.out, *resume])
+    setup = _setup(session, encoded, tokenizer, adapters=adapters, heads=fresh_heads(model), kept=kept)
     trainer = _trainer(session, apply_method(session.method, model, session.settings, setup), setup, encoded, mine)
     return trainer, HeldOut(session, rows, encoded, tokenizer), _restore(trainer, resume)
 
@@ -177,6 +177,7 @@ def _setup(
     session: Session,
     encoded: EncodedSets,
     tokenizer: Any,
+    *,
     adapters: tuple[Path, ...] = (),
     heads: tuple[str, ...] = (),
     kept: Mapping[str, Any] | None = None,
@@ -393,8 +394,3 @@ def _facts(spec: RunSpec, trainer: Trainer, encoded: EncodedSets) -> dict[str, A
         "seconds": round(trainer.progress.seconds, 1),
         "precision": str(trainer.forward.dtype).removeprefix("torch."),
     }
-
-
-def write_spec(spec: RunSpec, out: Path) -> None:
-    """Leaves the resolved spec beside the events."""
-    (out / "spec.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")

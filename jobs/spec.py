@@ -254,6 +254,11 @@ def load_spec(path: Path) -> RunSpec:
     return replace(spec, model=replace(spec.model, path=str(base / spec.model.path)), data=spec.data.below(base), method=method)
 
 
+def write_spec(spec: Any, out: Path) -> None:
+    """Leaves a resolved spec, of any kind that has `to_json`, beside the events."""
+    (out / "spec.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
 def read_json(path: Path) -> Any:
     """What a spec file holds. Raises `UserError` where it is missing or no JSON."""
     try:

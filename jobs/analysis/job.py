@@ -14,8 +14,7 @@ from jobs.data.token_cache import TokenCache
 from jobs.errors import GraftError
 from jobs.export.archive import archive
 from jobs.export.export import slug
-from jobs.run import write_spec
-from jobs.spec import RunSpec
+from jobs.spec import RunSpec, write_spec
 
 
 def execute(

@@ -23,7 +23,7 @@ from jobs.imports import import_engine, leave_out_bitsandbytes
 from jobs.methods.entry import Method
 from jobs.methods.registry import get_method
 from jobs.models.device import owned_threads
-from jobs.spec import RunSpec, load_spec
+from jobs.spec import RunSpec, load_spec, write_spec
 
 HELP = "fine-tune a model as a spec file says"
 Emit = Callable[..., Any]
@@ -98,7 +98,7 @@ def _train(arguments: argparse.Namespace, emit: Emit, stop: Callable[[], bool]) 
     method = get_method(spec.method.id)
     method.resolve(dict(spec.method.settings))  # before torch is loaded: a wrong spec is refused at once
     load_engine(spec, method, emit)
-    from jobs.run import execute, write_spec
+    from jobs.run import execute
 
     write_spec(spec, arguments.out)
     cache = TokenCache(arguments.token_cache, arguments.token_cache_bytes)

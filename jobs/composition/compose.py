@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
+from jobs.adapter_files import CONFIG, WEIGHTS
 from jobs.composition import low_rank
 from jobs.composition.combinations import unfit
 from jobs.composition.parts import Part, read_parts
 from jobs.composition.rules import misfit
-from jobs.composition.spec import BLOCKS, CompositionSpec, write_composition
+from jobs.composition.spec import BLOCKS, EVENT, PART, CompositionSpec
 from jobs.data.encoding import encode_records
 from jobs.data.token_cache import TokenCache, sha256
 from jobs.data.tokens import EncodedRows
 from jobs.evaluation.probe import load_probe
-from jobs.export.adapter_file import CONFIG, WEIGHTS
 from jobs.export.context import ExportContext
 from jobs.export.export import export_run
 from jobs.held_out import HeldOut
@@ -29,15 +29,14 @@ from jobs.methods.hooks import Hooks
 from jobs.models.loading import DTYPES, load_tokenizer
 from jobs.models.opened import with_adapter
 from jobs.run import PARITY_ROWS, Session, length_limit, load, tokenise
-from jobs.spec import DataSpec, TrainingSpec
+from jobs.spec import DataSpec, TrainingSpec, write_spec
 from jobs.tasks.work import Means, Rows
 from jobs.training.loop import Progress
 from jobs.training.rowsets import EncodedSets
 from jobs.training.running import Runner
 
-NAME = "composition"
-# In `eval` events: the composed adapter is what a run calls tuned; the parts are numbered from 1.
-COMPOSED, PART = "tuned", "adapter {number}"
+# In `eval` events the composed adapter is what a run calls tuned.
+COMPOSED = "tuned"
 # Rows on which the way to run a model is chosen.
 TRIED_ROWS = 8
 
@@ -95,17 +94,17 @@ class _Bench:
 def execute(spec: CompositionSpec, out: Path, *, emit: Callable[..., Any], stop: Callable[[], bool], cache: TokenCache) -> None:
     """Carries a composition out into the folder `out`. An interrupted one begins anew: nothing of it is long.
 
-    Emits the events of a run, among them a `method` event named `NAME` that says what was made of what. Raises `GraftError` (`preempted`
+    Emits the events of a run, among them a `method` event named `EVENT` that says what was made of what. Raises `GraftError` (`preempted`
     when `stop()` said so), or whatever else went wrong.
     """
     with _scratch(out) as scratch:
         parts = read_parts(spec, scratch)
         session = Session.open(spec.as_run(str(parts[0].config["peft_type"])), out, emit, stop)
         torch.set_num_threads(session.device["threads"])
-        write_composition(spec, out)
+        write_spec(spec, out)
         folder = scratch / "composed"
         facts = {**spec.facts(), **_combine(session, spec, parts, folder)}
-        emit("method", step=0, name=NAME, facts=facts)
+        emit("method", step=0, name=EVENT, facts=facts)
         bench, model = _bench(session, spec, parts, cache)
         _export(bench, spec, _measure(bench, model, parts, folder), folder, facts)
 

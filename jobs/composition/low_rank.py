@@ -18,10 +18,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from jobs.adapter_files import CONFIG, WEIGHTS
 from jobs.composition.combinations import COMBINATIONS, Combination, unfit
 from jobs.composition.parts import Part
 from jobs.composition.spec import CompositionSpec
-from jobs.export.adapter_file import CONFIG, PREFIX, WEIGHTS, AdapterFile
+from jobs.export.adapter_file import PREFIX, AdapterFile
 from jobs.export.shards import StoredTensor
 from jobs.export.streamed import kind_of
 from jobs.export.updates import CannotStreamError

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.adapter_files import CONFIG, WEIGHTS
 from jobs.composition.combinations import unfit
 from jobs.composition.spec import BLOCKS, LOW_RANK, CompositionSpec
 from jobs.errors import UserError
-from jobs.export.adapter_file import CONFIG, WEIGHTS
 from jobs.export.archive import unpack
 from jobs.models.heads import CAUSAL, read_head
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,6 +10,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from jobs.composition.combinations import COMBINATIONS, Id
 from jobs.errors import UserError
+from jobs.methods.registry import LORA_OF_BITS
 from jobs.spec import (
     STRICT,
     VERSION,
@@ -28,9 +28,10 @@ from jobs.spec import (
     read_strictly,
 )  # fmt: skip
 
-# The method of a run that trains such an adapter, by the adapter's kind and the bits of its base.
+# PEFT's names of the kinds of adapters that can be composed.
 LOW_RANK, BLOCKS = "LORA", "BLOCK_SPARSE"
-_METHODS = {16: "lora", 8: "lora_8bit", 4: "qlora"}
+# The name of the `method` event that says what was made of what (jobs.events); in `eval` events the parts are numbered from 1.
+EVENT, PART = "composition", "adapter {number}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class CompositionSpec:
     def as_run(self, kind: str) -> RunSpec:
         """The run whose model, rows, evaluation and export these are; `kind` is PEFT's name of the adapters' kind."""
         method = (
-            MethodSpec(_METHODS[self.base_bits]) if kind == LOW_RANK else MethodSpec("block_sparse", {"base_bits": str(self.base_bits)})
+            MethodSpec(LORA_OF_BITS[self.base_bits]) if kind == LOW_RANK else MethodSpec("block_sparse", {"base_bits": str(self.base_bits)})
         )
         return RunSpec(
             model=self.model,
@@ -107,7 +108,7 @@ class CompositionSpec:
             "combination": combination.id,
             **({"rank": self.rank} if self.rank and combination.of == "update" else {}),
             **({"density": self.density} if combination.prunes else {}),
-            **{f"adapter {number}": f"{name} x {part.weight:g}" for number, (part, name) in enumerate(self.named(), 1)},
+            **{PART.format(number=number): f"{name} x {part.weight:g}" for number, (part, name) in enumerate(self.named(), 1)},
         }
 
     def named(self) -> list[tuple[PartSpec, str]]:
@@ -128,8 +129,3 @@ def load_composition(path: Path) -> CompositionSpec:
         adapters=[replace(part, path=str(base / part.path)) for part in spec.adapters],
         data=spec.data.below(base) if spec.data else None,
     )
-
-
-def write_composition(spec: CompositionSpec, out: Path) -> None:
-    """Leaves the resolved spec beside the events."""
-    (out / "spec.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jobs.export.adapter_file import CONFIG
+from jobs.adapter_files import CONFIG
 from jobs.export.context import ExportContext
 from jobs.models.heads import write_head
 

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs.adapter_files import CONFIG, WEIGHTS
 from jobs.export.shards import StoredTensor, read_header
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 # What peft puts before the name of a module of the base.
 PREFIX = "base_model.model."
 

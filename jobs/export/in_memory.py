@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.export.adapter_file import WEIGHTS
+from jobs.adapter_files import WEIGHTS
 from jobs.export.dequantised import Dequantised
 from jobs.methods.registry import know_tuners
 from jobs.models.heads import CAUSAL, Head

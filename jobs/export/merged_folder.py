@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.adapter_files import CONFIG as ADAPTER_CONFIG
+from jobs.adapter_files import WEIGHTS
 from jobs.durable import fsync_file, fsync_folder
 from jobs.errors import GraftError, UserError
-from jobs.export.adapter_file import CONFIG as ADAPTER_CONFIG
-from jobs.export.adapter_file import WEIGHTS
 from jobs.export.dequantised import Dequantised
 from jobs.export.merge import merge
 from jobs.export.shards import CONFIG, INDEX, SINGLE, Progress

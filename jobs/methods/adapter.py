@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from jobs.adapter_files import CONFIG
 from jobs.methods.selection import targeted
 from jobs.models.frame import Frame, Layer
 from jobs.models.head_shapes import Shape
-
-CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)

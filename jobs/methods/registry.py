@@ -47,6 +47,9 @@ METHODS: dict[str, str] = {
     "cpt": "jobs.methods.prompts.entry:CPT",
 }
 
+# LoRA by the bits of its base.
+LORA_OF_BITS = {16: "lora", 8: "lora_8bit", 4: "qlora"}
+
 
 def get_method(method_id: str) -> Method:
     """The entry of a method. Raises `UserError("method_unknown")`."""

@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 
+from jobs.adapter_files import CONFIG, WEIGHTS
 from jobs.device import choose_precision, torch_name
 from jobs.errors import UserError
 from jobs.methods.registry import know_tuners
 from jobs.models.device import probe
 from jobs.models.heads import CAUSAL, Head, finished_head
 from jobs.models.loading import DTYPES, load_model, load_tokenizer
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def mergeable(model: Any) -> bool:
 
 
 def _require_adapter(folder: Path) -> None:
-    for name in ADAPTER_FILES:
+    for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError("adapter_unusable", path=folder, reason=f"it has no {name}")
 

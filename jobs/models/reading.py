@@ -46,9 +46,13 @@ def _quantiser(kind: Any, operation: Callable[[Any, Pages], Any], pages: Pages) 
     return type(kind.__name__, (kind,), {"get_quantize_ops": lambda self: operation(self, pages)})
 
 
-class _To4Bit(Bnb4bitQuantize):  # type: ignore[misc]
+class _InParts:
+    """An operation of transformers' loader that makes one parameter after the other."""
+
+    parameter: Callable[[Any, Tensor], Any]
+
     def __init__(self, quantiser: Any, pages: Pages) -> None:
-        super().__init__(quantiser)
+        super().__init__(quantiser)  # type: ignore[call-arg]
         self.pages = pages
 
     def convert(self, input_dict: dict[str, Any], *, model: Any = None, **_: Any) -> dict[str, Any]:
@@ -56,28 +60,22 @@ class _To4Bit(Bnb4bitQuantize):  # type: ignore[misc]
         found = {}
         for name, values in input_dict.items():
             layer, weight = _weight(model, name, values)
-            data, state = quantise_nf4(weight)
-            layer.quant_state = state
-            kept = layer.weight.__dict__ | {"quant_state": state, "bnb_quantized": True}
-            found[name] = Params4bit(data, requires_grad=False, **kept)
+            found[name] = self.parameter(layer, weight)
             self.pages.were_read(weight.nbytes)
         return found
 
 
-class _To8Bit(Bnb8bitQuantize):  # type: ignore[misc]
-    def __init__(self, quantiser: Any, pages: Pages) -> None:
-        super().__init__(quantiser)
-        self.pages = pages
+class _To4Bit(_InParts, Bnb4bitQuantize):  # type: ignore[misc]
+    def parameter(self, layer: Any, weight: Tensor) -> Any:
+        data, state = quantise_nf4(weight)
+        layer.quant_state = state
+        return Params4bit(data, requires_grad=False, **layer.weight.__dict__ | {"quant_state": state, "bnb_quantized": True})
 
-    def convert(self, input_dict: dict[str, Any], *, model: Any = None, **_: Any) -> dict[str, Any]:
-        """The weights named, as parameters of the model's layers."""
-        found = {}
-        for name, values in input_dict.items():
-            layer, weight = _weight(model, name, values)
-            codes, scales = quantise_int8(weight)
-            found[name] = Int8Params(codes, requires_grad=False, **layer.weight.__dict__ | {"CB": codes, "SCB": scales})
-            self.pages.were_read(weight.nbytes)
-        return found
+
+class _To8Bit(_InParts, Bnb8bitQuantize):  # type: ignore[misc]
+    def parameter(self, layer: Any, weight: Tensor) -> Any:
+        codes, scales = quantise_int8(weight)
+        return Int8Params(codes, requires_grad=False, **layer.weight.__dict__ | {"CB": codes, "SCB": scales})
 
 
 def _weight(model: Any, name: str, values: Any) -> tuple[Any, Tensor]:

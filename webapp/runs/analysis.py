@@ -11,13 +11,11 @@ from django.http import Http404
 from jobs.analysis.defaults import EVENT
 from jobs.methods.entry import Method
 from jobs.methods.ranks import write_ranks
-from jobs.methods.registry import get_method
+from jobs.methods.registry import LORA_OF_BITS, get_method
 from webapp.runs.fields import setting_name
 from webapp.runs.kinds import Kind
 from webapp.runs.models import Run
 
-# The methods that hold the base in so many bits, each LoRA in all else.
-METHODS = {16: "lora", 8: "lora_8bit", 4: "qlora"}
 # A chart tells so many lines apart; further kinds of modules stand in the table alone.
 LINES = 8
 
@@ -83,7 +81,7 @@ def filled(run: Run, take: str) -> dict[str, str | int | float]:
     advised = {str(one["bits"]): one for one in (found["bits"] or {}).get("advice", ())}
     if take not in advised:
         raise Http404
-    return _ranked(get_method(METHODS[advised[take]["bits"]]), advised[take]["rank"])
+    return _ranked(get_method(LORA_OF_BITS[advised[take]["bits"]]), advised[take]["rank"])
 
 
 def takes_pattern(method: str) -> str:
@@ -152,7 +150,7 @@ def _widths(found: Mapping[str, Any]) -> list[Width]:
                 moved=width["relative_error"],
                 rank=advice["rank"],
                 repaired=advice["error_repaired_at_most"],
-                method=get_method(METHODS[width["bits"]]).name,
+                method=get_method(LORA_OF_BITS[width["bits"]]).name,
             )
             for width, advice in zip(bits["widths"], bits["advice"], strict=True)
         ]

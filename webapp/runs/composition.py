@@ -8,13 +8,12 @@ from typing import Any
 from django.utils.translation import gettext_lazy
 
 from jobs.composition.combinations import COMBINATIONS
+from jobs.composition.spec import EVENT, PART
 from webapp.core import formats
 from webapp.runs.kinds import Kind
 from webapp.runs.models import Run
 from webapp.runs.services.compositions import parts_of
 
-# The name of the `method` event that says what was made of what (jobs.events).
-EVENT = "composition"
 LABELS = {
     "rank": gettext_lazy("Rank"),
     "modules": gettext_lazy("Adapted modules"),
@@ -56,7 +55,7 @@ def shown(run: Run) -> dict[str, Any]:
 
 def labels(run: Run) -> dict[str, Any]:
     """How the models of a composition's `eval` events are called: its parts by name, and what was made of them."""
-    parts = {f"adapter {number}": name for number, (_run, name, _weight) in enumerate(parts_of(run), 1)}
+    parts = {PART.format(number=number): name for number, (_run, name, _weight) in enumerate(parts_of(run), 1)}
     return {"base": gettext_lazy("Base model"), **parts, "tuned": gettext_lazy("Combined")}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from jobs.adapter_files import CONFIG, WEIGHTS
 from jobs.errors import UserError
 from jobs.methods.adapter_fusion.entry import ADAPTER_FUSION
 from jobs.methods.bottlenecks import BLOCK, BOTTLENECK, Form
@@ -66,11 +67,11 @@ def read_adapter(folder: Path) -> Finished:
     from safetensors.torch import load_file
 
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if config.get("peft_type") != BOTTLENECK:
             raise _unusable(folder, f"it is of the type {config.get('peft_type')}, not a bottleneck adapter")
         form = Form(**config["form"])
-        tensors = load_file(folder / "adapter_model.safetensors")
+        tensors = load_file(folder / WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as failure:
         raise _unusable(folder, " ".join(str(failure).split())[:300] or type(failure).__name__) from failure
     if form.kronecker:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from jobs.adapter_files import CONFIG, WEIGHTS
 from jobs.methods.block_sparse.overlap import Blocks, places
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TYPE = "BLOCK_SPARSE"
 _PREFIX = "base_model.model."
 _SCORES, _VALUES, _POSITIONS = (f".block_sparse_{name}" for name in ("scores", "values", "positions"))

@@ -12,14 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from jobs.adapter_files import CONFIG, WEIGHTS
 from jobs.methods.entry import SettingValue
 from jobs.methods.hooks import Hooks
 from jobs.methods.lora.apply import KEPT_RANK
 from jobs.methods.lora.layers import ADAPTER, Factors, factors, lora_layers, set_factors
 from jobs.methods.lora.starts import MOVING
 from jobs.methods.setup import Setup
-
-_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 class LoraHooks(Hooks):
@@ -87,12 +86,12 @@ def subtract_start(folder: Path, started: Mapping[str, Factors]) -> None:
 
     As PEFT's `path_initial_model_for_weight_conversion` does it, which would lose a trained head.
     """
-    tensors = load_file(folder / _WEIGHTS)
+    tensors = load_file(folder / WEIGHTS)
     for name, (down, up) in started.items():
         place = f"base_model.model.{name}"
         tensors[f"{place}.lora_A.weight"] = torch.cat((tensors[f"{place}.lora_A.weight"], down.cpu()), dim=0)
         tensors[f"{place}.lora_B.weight"] = torch.cat((tensors[f"{place}.lora_B.weight"], -up.cpu()), dim=1)
-    save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     _change_config(folder, _doubled)
 
 
@@ -103,6 +102,6 @@ def _doubled(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _change_config(folder: Path, changes: Any) -> None:
-    file = folder / _CONFIG
+    file = folder / CONFIG
     config = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(config | changes(config), indent=2, sort_keys=True), encoding="utf-8")
