@@ -78,15 +78,20 @@ class Headline:
     chance: bool
 
 
-def headline(summary: Data) -> Headline | None:
-    """The headline of a run's summary: its task's first figure; of writing the accuracy of choices, else of labels, else exact match. None
-    where nothing was measured.
+def headline_column(measured: Collection[Data]) -> Column | None:
+    """Which of the measured figures is shown where there is room for one: the task's first; of writing the accuracy of choices, else of
+    labels, else exact match. None where nothing of them was measured.
     """
+    columns = {column.id: column for column in columns_of(measured)}
+    wanted = (*(name for name in METRICS if name in columns and columns[name].metric), "choice_accuracy", "label_accuracy", "exact_match")
+    return next((columns[name] for name in wanted if name in columns), None)
+
+
+def headline(summary: Data) -> Headline | None:
+    """The headline of a run's summary (`headline_column`); None where nothing was measured."""
     measured = (summary.get("evals") or {}).get("test") or {}
     base, tuned = measured.get("base"), measured.get("tuned")
-    columns = {column.id: column for column in columns_of([data for data in (base, tuned) if data])}
-    wanted = (*(name for name in METRICS if name in columns and columns[name].metric), "choice_accuracy", "label_accuracy", "exact_match")
-    found = next((columns[name] for name in wanted if name in columns), None)
+    found = headline_column([data for data in (base, tuned) if data])
     if found is None:
         return None
     name = found.name if found.metric else _("Accuracy")
