@@ -9,7 +9,7 @@ SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test lint format types check-migrations tests methods-matrix demo pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate methods-study rates-study rank-study
+.PHONY: help run setup setup-dev test lint format types check-migrations tests methods-matrix demo messages pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate methods-study rates-study rank-study
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
@@ -44,7 +44,12 @@ $(REGIONS)/.warm: $(VENV)/.runtime $(SAMPLE)/graft.json jobs/training/regions.py
 	$(PY) -m jobs warm $(SAMPLE) --regions $(REGIONS)
 	@touch $@
 
-setup: $(VENV)/.runtime $(SAMPLE)/graft.json $(REGIONS)/.warm ## install what the site needs, the sample model, and its compiled parts
+# The catalogues that Django reads, made from those that translators write.
+locale/.compiled: $(wildcard locale/*/LC_MESSAGES/django.po) tools/messages.py | $(VENV)/.runtime
+	@$(PY) -m tools.messages compile
+	@touch $@
+
+setup: $(VENV)/.runtime $(SAMPLE)/graft.json $(REGIONS)/.warm locale/.compiled ## install what the site needs, the sample model, and its compiled parts
 
 setup-dev: setup $(VENV)/.dev ## install what the checks and tests need besides, a browser included
 	@tools/browser.sh
@@ -115,6 +120,10 @@ rates-study: setup ## every method at its own learning rate and around it, on a 
 rank-study: setup ## whether the rank that the analysis suggests is the best of a grid: make rank-study DATA=... TASKS=tickets RANKS=4,16,64 SEEDS=0,1
 	$(PY) -m benchmarks.rank_study $(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS)) $(if $(RANKS),--ranks $(RANKS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	  $(if $(ROWS),--rows $(ROWS)) $(if $(TEST_ROWS),--test-rows $(TEST_ROWS)) $(if $(STEPS),--steps $(STEPS)) $(if $(RESULTS),--results $(RESULTS))
+
+messages: setup ## bring the catalogues of translations up to what the pages say; prints what is not translated yet
+	$(PY) -m tools.messages update
+	@$(PY) -m tools.messages missing
 
 pin: ## resolve requirements*.in anew
 	PYTHON=$(PYTHON) tools/pin.sh

@@ -63,9 +63,11 @@ MIDDLEWARE = [
     "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "webapp.accounts.locale.own_language",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -198,6 +200,9 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 LANGUAGE_CODE = "en"
+# In their own words, as everybody finds theirs.
+LANGUAGES = [("en", "English"), ("fi", "suomi"), ("uk", "українська"), ("ru", "русский"), ("ko", "한국어"), ("ja", "日本語")]
+LOCALE_PATHS = [PROJECT / "locale"]
 TIME_ZONE = ENV.time_zone
 USE_TZ = True
 USE_I18N = True
