@@ -1,0 +1,138 @@
+"""Every page of the site on a team's real rows: what the accessibility walk visits and `make screenshots` takes pictures of.
+
+A new page needs a line in `PAGES`, and in `make_world` whatever it is to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.urls import reverse
+
+from jobs.models.inspect import inspect_model
+from tests.tiny import make_tiny_model
+from tests.webapp.runs import stories
+from tests.webapp.runs.rows import Bench, make_bench
+from webapp.accounts.models import Membership, Role, User
+from webapp.datasets.mapping import suggested_mapping
+from webapp.datasets.models import DatasetVersion
+from webapp.datasets.services.create_dataset import create_dataset
+from webapp.datasets.services.start_validation import Choices, settle
+from webapp.datasets.services.store_file import store_file
+from webapp.datasets.services.validate import validate
+from webapp.runs.models import Run, Worker
+from webapp.settings.env import PROJECT
+
+EXAMPLES = PROJECT / "examples" / "tickets"
+
+
+@dataclass
+class World:
+    """A team with people, data, models, workers and runs of every kind, by names."""
+
+    bench: Bench
+    administrator: User
+    versions: dict[str, DatasetVersion] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+
+    @property
+    def slug(self) -> str:
+        """The team's."""
+        return self.bench.team.slug
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A page by the name of its pictures; `path` in a world, `who` looks at it, and what has to be there before it is looked at."""
+
+    name: str
+    path: Callable[[World], str]
+    who: Callable[[World], User | None] = lambda world: world.bench.user
+    ready: str = "main h1"
+
+
+def of_team(route: str) -> Callable[[World], str]:
+    """A page of the team."""
+    return lambda world: reverse(route, args=[world.slug])
+
+
+def of_run(name: str) -> Callable[[World], str]:
+    """The page of a run of the world."""
+    return lambda world: reverse("runs:detail", args=[world.runs[name].pk])
+
+
+def of_version(name: str) -> Callable[[World], str]:
+    """The page of a dataset's version of the world."""
+    return lambda world: reverse("datasets:version", args=[world.versions[name].pk])
+
+
+PAGES = (
+    Visit("login", lambda world: reverse("accounts:login"), who=lambda world: None),
+    Visit("runs", of_team("runs:list")),
+    Visit("new-run", of_team("runs:new")),
+    Visit("run-finished", of_run("finished"), ready="live-chart canvas"),
+    Visit("run-failed", of_run("failed"), ready="live-chart canvas"),
+    Visit("run-running", of_run("running"), ready="live-chart canvas"),
+    Visit("combine", of_team("runs:combine")),
+    Visit("datasets", of_team("datasets:list")),
+    Visit("dataset-new", of_team("datasets:new")),
+    Visit("dataset-draft", of_version("draft")),
+    Visit("dataset-ready", of_version("ready")),
+    Visit("dataset-problems", of_version("problems")),
+    Visit("models", of_team("catalog:list")),
+    Visit("model", lambda world: reverse("catalog:detail", args=[world.bench.base_model.pk])),
+    Visit("members", of_team("accounts:members")),
+    Visit("no-team", lambda world: reverse("home"), who=lambda world: world.administrator),
+    Visit("new-team", lambda world: reverse("accounts:new-team"), who=lambda world: world.administrator),
+)
+
+
+def make_world() -> World:
+    """Fills the database and the folder of the site."""
+    bench = make_bench(rows=[{"prompt": f"Ticket {number}", "completion": "billing"} for number in range(64)])
+    make_tiny_model(bench.base_model.folder)
+    bench.base_model.facts = inspect_model(bench.base_model.folder).to_json()
+    bench.base_model.save()
+    administrator = User.objects.create_user(username="ada", password="secret", is_superuser=True, is_staff=True)
+    for name, role in (("bo", Role.MAINTAINER), ("vera", Role.VIEWER)):
+        person = User.objects.create_user(username=name, password="secret")
+        Membership.objects.create(team=bench.team, user=person, role=role)
+    Worker.objects.create(name="train0@site", queue="train", device=stories.DEVICE, seen_at=bench.user.date_joined)
+    world = World(bench, administrator)
+    world.versions = {name: make_version(bench, name) for name in ("draft", "ready", "problems")}
+    world.runs = make_runs(bench)
+    return world
+
+
+def make_version(bench: Bench, name: str) -> DatasetVersion:
+    """The example tickets: not yet validated (draft), validated (ready), with rows that cannot be read (problems)."""
+    lines = (EXAMPLES / "train.jsonl").read_bytes().splitlines(keepends=True)[:200]
+    if name == "problems":
+        lines[3:3] = [b"{broken\n", b'{"messages": "only"}\n']
+    upload = store_bytes(bench, f"{name}.jsonl", b"".join(lines))
+    version = create_dataset(team=bench.team, user=bench.user, name=f"Tickets, {name}", uploads={"train": upload.pk})
+    if name != "draft":
+        settle(version, Choices(mapping=suggested_mapping(version)))
+        validate(version.pk)
+        version.refresh_from_db()
+    return version
+
+
+def store_bytes(bench: Bench, filename: str, content: bytes) -> Any:
+    """A finished upload."""
+    from io import BytesIO
+
+    return store_file(team=bench.team, user=bench.user, filename=filename, bytes_total=len(content), source=BytesIO(content))
+
+
+def make_runs(bench: Bench) -> dict[str, Run]:
+    """A run of each state."""
+    bench.launch(name="tickets-full", method="full")
+    return {
+        "finished": stories.finished(bench.launch(name="tickets-lora")),
+        "failed": stories.failed(bench.launch(name="tickets-hot", training={"learning_rate": 0.5})),
+        "paused": stories.paused(bench.launch(name="tickets-qlora", method="qlora")),
+        "running": stories.running(bench.launch(name="tickets-dora", method="dora")),
+    }

@@ -1,0 +1,67 @@
+"""Every page, light and dark, wide and narrow: nothing that axe finds, nothing that scrolls sideways, nothing said on the console.
+
+With GRAFT_SCREENSHOTS set to a folder, the pictures of all pages are left there (`make screenshots`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.conftest import LiveSite, Opener, accessibility_faults, scrolls_sideways
+from tests.browser.pages import PAGES, World, make_world
+
+pytestmark = pytest.mark.browser
+SIZES = {1280: {"width": 1280, "height": 900}, 390: {"width": 390, "height": 844}}
+FOLDER = os.environ.get("GRAFT_SCREENSHOTS", "")
+# Of a page that was looked at in full, what can differ in other colours.
+BY_COLOUR = ["color-contrast", "link-in-text-block"]
+
+
+@pytest.fixture
+def world(live_site: LiveSite) -> World:
+    return make_world()
+
+
+def picture(page: Page, name: str) -> None:
+    if FOLDER:
+        page.screenshot(path=Path(FOLDER) / f"{name}.jpg", type="jpeg", quality=70)
+
+
+@pytest.mark.timeout(600)
+def test_every_page_is_accessible_and_fits(open_page: Opener, world: World) -> None:
+    faults: dict[str, list[str]] = {}
+    for visit in PAGES:
+        page = open_page(visit.who(world), visit.path(world), viewport=SIZES[1280], color_scheme="light")
+        page.locator(visit.ready).first.wait_for()
+        for width, size in SIZES.items():
+            page.set_viewport_size(size)  # type: ignore[arg-type]
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                name = f"{visit.name}-{width}-{scheme}"
+                found = accessibility_faults(page, rules=BY_COLOUR if scheme == "dark" else None)
+                faults[name] = found + (["scrolls sideways"] if scrolls_sideways(page) else [])
+                picture(page, name)
+        page.context.close()
+    assert {name: found for name, found in faults.items() if found} == {}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("language", [{"locale": "ja-JP", "name": "ja"}, {"locale": "fi-FI", "name": "fi"}], ids=["ja", "fi"])
+def test_every_page_fits_in_other_languages(open_page: Opener, world: World, language: dict[str, Any]) -> None:
+    wide = []
+    for visit in PAGES:
+        page = open_page(visit.who(world), visit.path(world), viewport=SIZES[390], color_scheme="light", locale=language["locale"])
+        page.locator(visit.ready).first.wait_for()
+        assert page.locator("html").get_attribute("lang") == language["name"]
+        if scrolls_sideways(page):
+            wide.append(visit.name)
+        page.set_viewport_size(SIZES[1280])  # type: ignore[arg-type]
+        if language["name"] == "ja":
+            picture(page, f"{visit.name}-1280-light-ja")
+        page.context.close()
+    assert wide == []
