@@ -9,7 +9,7 @@ SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test lint format types check-migrations tests methods-matrix demo messages pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate methods-study rates-study rank-study
+.PHONY: help run setup setup-dev test checks lint format types check-migrations tests methods-matrix demo messages screenshots pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate methods-study rates-study rank-study
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
@@ -64,7 +64,10 @@ demo: setup ## the main job without a browser: make demo METHOD=lora|qlora|full
 
 # -- checks ------------------------------------------------------------------------------------------------------------
 
-test: setup-dev lint types check-migrations tests ## everything: lint, types, migrations, unit, contract, flow, browser
+test: setup-dev ## everything: lint, types, migrations, unit, contract, flow, browser
+	@$(MAKE) --no-print-directory --jobs=2 checks tests
+
+checks: lint types check-migrations ## what needs no test to run
 
 lint: $(VENV)/.dev ## ruff, djlint, import-linter
 	$(VENV)/bin/ruff check .
@@ -83,7 +86,7 @@ check-migrations: $(VENV)/.dev ## models and migrations agree
 	GRAFT_SECRET_KEY=only-for-this-check-of-the-migrations $(PY) manage.py makemigrations --check --dry-run
 
 tests: $(VENV)/.dev ## the test suite alone
-	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=5
 
 methods-matrix: $(VENV)/.dev ## every method on every task and base that it claims, and docs/methods.md drawn anew
 	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/matrix
@@ -124,6 +127,10 @@ rank-study: setup ## whether the rank that the analysis suggests is the best of 
 messages: setup ## bring the catalogues of translations up to what the pages say; prints what is not translated yet
 	$(PY) -m tools.messages update
 	@$(PY) -m tools.messages missing
+
+# Into docs/screenshots: every page in two widths and two themes, and in Japanese.
+screenshots: setup-dev ## pictures of every page
+	GRAFT_SCREENSHOTS=$(abspath docs/screenshots) $(PY) -m pytest -n 0 tests/browser/test_every_page.py
 
 pin: ## resolve requirements*.in anew
 	PYTHON=$(PYTHON) tools/pin.sh
