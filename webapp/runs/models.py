@@ -76,6 +76,13 @@ class Run(models.Model):
     total_steps = models.PositiveIntegerField(default=0)
     last_checkpoint_step = models.PositiveIntegerField(default=0)
     summary = models.JSONField(default=dict)
+    # What lists sort and filter by: figures of the summary (`runs.listed`) and the time from the first start to the end or the last word.
+    train_loss = models.FloatField(null=True, blank=True)
+    eval_loss = models.FloatField(null=True, blank=True)
+    accuracy = models.FloatField(null=True, blank=True)
+    peak_memory_bytes = models.BigIntegerField(null=True, blank=True)
+    duration = models.DurationField(null=True, blank=True)
+    archived_at = models.DateTimeField(null=True, blank=True)
 
     failure_code = models.CharField(max_length=40, blank=True)
     exit_code = models.IntegerField(null=True, blank=True)
@@ -93,6 +100,16 @@ class Run(models.Model):
         indexes = [
             models.Index(fields=["team", "-created_at"], name="run_team_created"),
             models.Index(fields=["state", "lease_expires_at"], name="run_state_lease"),
+            # One for each column that a team's list is sorted and filtered by.
+            models.Index(fields=["team", "archived_at", "state"], name="run_team_state"),
+            models.Index(fields=["team", "train_loss"], name="run_team_train_loss"),
+            models.Index(fields=["team", "eval_loss"], name="run_team_eval_loss"),
+            models.Index(fields=["team", "accuracy"], name="run_team_accuracy"),
+            models.Index(fields=["team", "peak_memory_bytes"], name="run_team_memory"),
+            models.Index(fields=["team", "duration"], name="run_team_duration"),
+            models.Index(fields=["team", "last_step"], name="run_team_step"),
+            models.Index(fields=["team", "name"], name="run_team_name"),
+            models.Index(fields=["team", "method"], name="run_team_method"),
         ]
 
     def __str__(self) -> str:
@@ -121,6 +138,40 @@ class Run(models.Model):
     def is_terminal(self) -> bool:
         """Whether it has ended."""
         return self.state in TERMINAL
+
+
+class RunTag(models.Model):
+    """A word on a run, for finding it again (`runs.services.tags` says which words)."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tags")
+    name = models.CharField(max_length=40)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["run", "name"], name="tag_unique_on_run")]
+        indexes = [models.Index(fields=["name", "run"], name="tag_name_run")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SavedView(models.Model):
+    """A list of runs by name: `state` is the query string of its page (`runs.list_state`). A shared one is there for the whole team."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="saved_views")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="saved_views")
+    name = models.CharField(max_length=60)
+    state = models.CharField(max_length=1000, blank=True)
+    shared = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name", "created_at"]
+        constraints = [models.UniqueConstraint(fields=["team", "user", "name"], name="saved_view_name_unique")]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class RunEvent(models.Model):
