@@ -13,6 +13,7 @@ from webapp.accounts.models import Team, User
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
 from webapp.runs.kinds import RESUMABLE, Kind
+from webapp.runs.priorities import Priority
 from webapp.runs.states import ACTIVE, TERMINAL, Desired, State
 
 
@@ -70,11 +71,16 @@ class Run(models.Model):
     owner = models.CharField(max_length=120, blank=True)
     lease_expires_at = models.DateTimeField()
     queue = models.CharField(max_length=40, default="train")
+    # Its turn in the queue (`runs.order`): `place` is that among the waiting runs of its team, 0 until somebody has put them in order.
+    priority = models.SmallIntegerField(choices=Priority.choices, default=Priority.NORMAL)
+    place = models.BigIntegerField(default=0)
     infra_failures = models.PositiveIntegerField(default=0)
 
     last_step = models.PositiveIntegerField(default=0)
     total_steps = models.PositiveIntegerField(default=0)
     last_checkpoint_step = models.PositiveIntegerField(default=0)
+    # What its checkpoints take on the disk, measured whenever one was written.
+    checkpoint_bytes = models.BigIntegerField(default=0)
     summary = models.JSONField(default=dict)
     # What lists sort and filter by: figures of the summary (`runs.listed`) and the time from the first start to the end or the last word.
     train_loss = models.FloatField(null=True, blank=True)
@@ -251,13 +257,17 @@ class Artifact(models.Model):
 class Worker(models.Model):
     """A training worker that has been seen: what it can do, and when it last said so.
 
-    `device` is the answer of `python -m jobs device`: `kind name memory_bytes threads bfloat16`.
+    `device` is the answer of `python -m jobs device`: `kind name memory_bytes threads bfloat16`. `vitals` is how it was at the last sign of
+    life (`runs.vitals`), `versions` what it runs with, by name. A `draining` worker ends the run that it has and takes no other.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=120, unique=True)
     queue = models.CharField(max_length=40)
     device = models.JSONField(default=dict)
+    vitals = models.JSONField(default=dict)
+    versions = models.JSONField(default=dict)
+    draining = models.BooleanField(default=False)
     run = models.ForeignKey(Run, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     seen_at = models.DateTimeField()
 

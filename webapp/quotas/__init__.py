@@ -1,0 +1,1 @@
+"""What a team may use of the site, and what it uses."""
