@@ -164,6 +164,9 @@ CATALOGUE: dict[str, ErrorText] = {
     ),
     "role_too_high": ErrorText("{who} is {role}, above your own role in this team.", "Ask an owner of the team to do this."),
     "last_owner": ErrorText("{who} is the last owner of the team.", "Make somebody else owner first."),
+    "already_owner": ErrorText("{who} is an owner of the team already.", "Choose another member, or change your own role instead."),
+    "two_factor_first": ErrorText("You have no second factor yourself, and would be locked out.", "Set one up in your account first."),
+    "team_busy": ErrorText("Runs of the team that have not ended: {count}.", "Wait for them or cancel them, then delete the team."),
     "already_member": ErrorText("{who} is already in this team.", "Change the role on the members page instead."),
     # -- uploads and datasets ------------------------------------------------------------------------------------
     "upload_too_large": ErrorText("The file has {bytes} bytes; this site takes at most {limit}.", "Gzip the file, or split it."),

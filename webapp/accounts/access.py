@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from allauth.mfa.models import Authenticator
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.http import Http404, HttpRequest
 
 from webapp.accounts.models import Membership, Role, Team, User
@@ -27,6 +28,7 @@ ACTIONS: dict[Role, frozenset[str]] = {
     Role.OWNER: frozenset({"view", "launch", "control", "manage", "own"}),
 }
 _ORDER = list(ACTIONS)
+SECOND_FACTORS = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
 
 
 def rank(role: Role | str) -> int:
@@ -34,11 +36,31 @@ def rank(role: Role | str) -> int:
     return _ORDER.index(Role(role))
 
 
+def in_force(rows: QuerySet[Membership]) -> QuerySet[Membership]:
+    """Those memberships that open something now: in a team that requires a second factor, those of people who have one."""
+    second = Authenticator.objects.filter(user=OuterRef("user"), type__in=SECOND_FACTORS)
+    return rows.filter(Q(team__require_two_factor=False) | Exists(second), user__is_active=True)
+
+
+def memberships(user: Person) -> QuerySet[Membership]:
+    """The memberships by which the person may do anything now; those of an API token end at its team."""
+    if not isinstance(user, User) or not user.is_active:
+        return Membership.objects.none()
+    rows = in_force(Membership.objects.filter(user=user))
+    return rows if user.only_team is None else rows.filter(team=user.only_team)
+
+
+def needs_two_factor(user: Person) -> bool:
+    """Whether the person is in a team that opens to them only when they have a second factor, which they have not."""
+    if not isinstance(user, User):
+        return False
+    rows = Membership.objects.filter(user=user, team__require_two_factor=True)
+    return rows.exists() and not Authenticator.objects.filter(user=user, type__in=SECOND_FACTORS).exists()
+
+
 def role_of(user: Person, team: Team) -> Role | None:
     """The role of a person in a team, None for a stranger."""
-    if not isinstance(user, User) or not user.is_active:
-        return None
-    role = Membership.objects.filter(user=user, team=team).values_list("role", flat=True).first()
+    role = memberships(user).filter(team=team).values_list("role", flat=True).first()
     return None if role is None else Role(role)
 
 
@@ -76,16 +98,14 @@ def signed_in(request: HttpRequest) -> User:
 
 def teams_of(user: Person) -> QuerySet[Team]:
     """The teams of a person, by name."""
-    if not isinstance(user, User) or not user.is_active:
-        return Team.objects.none()
-    return Team.objects.filter(memberships__user=user).order_by("name")
+    return Team.objects.filter(memberships__in=memberships(user)).order_by("name")
 
 
 def visible_to(user: Person, rows: QuerySet[_Row], *, team: str = "team", shared: bool = False) -> QuerySet[_Row]:
     """Those of `rows` that belong to a team of the person; `team` is the path to it. `shared` adds the rows of the site, without a team."""
     if not isinstance(user, User) or not user.is_active:
         return rows.none()
-    mine: dict[str, Any] = {f"{team}__in": Membership.objects.filter(user=user).values("team")}
+    mine: dict[str, Any] = {f"{team}__in": memberships(user).values("team")}
     return rows.filter(Q(**mine) | Q(**{f"{team}__isnull": True})) if shared else rows.filter(**mine)
 
 

@@ -1,36 +1,33 @@
-"""Pages of people and teams: the front door, the members, an invitation."""
+"""The front door: the first page, a new team, an invitation."""
 
 from __future__ import annotations
 
-from uuid import UUID
-
-from django.contrib import messages
-from django.contrib.auth import login
+from allauth.account.utils import perform_login
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_http_methods
 
 from jobs.errors import UserError
-from webapp.accounts.access import current_team, enter, get_team, rank, require, signed_in
-from webapp.accounts.forms import RoleForm, SignUpForm, TeamForm
-from webapp.accounts.models import Role, Team, User
+from webapp.accounts.access import current_team, enter, needs_two_factor, signed_in
+from webapp.accounts.forms import SignUpForm, TeamForm
+from webapp.accounts.models import User
 from webapp.accounts.services.create_team import create_team
-from webapp.accounts.services.invite import invite
 from webapp.accounts.services.join import join, open_invitation, sign_up
-from webapp.accounts.services.members import change_role, remove_member
 
 
 @require_GET
 def home(request: HttpRequest) -> HttpResponse:
     """To the runs of the last used team; a person without a team is told how to get into one."""
     team = current_team(request)
-    return redirect("runs:list", team.slug) if team else render(request, "accounts/no_team.html")
+    if team:
+        return redirect("runs:list", team.slug)
+    return render(request, "accounts/no_team.html", {"two_factor": needs_two_factor(request.user)})
 
 
 @require_http_methods(["GET", "POST"])
@@ -48,65 +45,6 @@ def new_team(request: HttpRequest) -> HttpResponse:
     return render(request, "accounts/new_team.html", {"form": form}, status=422 if form.errors else 200)
 
 
-@require_GET
-def members(request: HttpRequest, slug: str) -> HttpResponse:
-    """The members, their roles, and the form of an invitation."""
-    return _members_page(request, get_team(request.user, slug))
-
-
-@require_POST
-def invite_member(request: HttpRequest, slug: str) -> HttpResponse:
-    """Makes an invitation; its link stands on the page that answers, and nowhere else."""
-    team = get_team(request.user, slug, "manage")
-    form = RoleForm(request.POST, own=require(request.user, team, "manage"))
-    if not form.is_valid():
-        messages.error(request, _("That role cannot be given by you."))
-        return redirect("accounts:members", slug)
-    token = invite(team=team, inviter=signed_in(request), role=form.chosen())
-    return _members_page(request, team, link=request.build_absolute_uri(reverse("accounts:join", args=[token])))
-
-
-def _members_page(request: HttpRequest, team: Team, link: str = "") -> HttpResponse:
-    own = require(request.user, team, "view")
-    enter(request, team)
-    rows = [
-        {
-            "row": row,
-            "form": RoleForm(own=own, initial={"role": row.role}, auto_id=f"role-{row.pk}"),
-            "editable": rank(row.role) <= rank(own),
-        }
-        for row in team.memberships.select_related("user").order_by("user__username")
-    ]
-    return render(request, "accounts/members.html", {"members": rows, "invite_form": RoleForm(own=own), "invite_link": link})
-
-
-@require_POST
-def set_role(request: HttpRequest, slug: str, membership_id: UUID) -> HttpResponse:
-    """Gives a member another role."""
-    team = get_team(request.user, slug, "manage")
-    try:
-        role = Role(request.POST.get("role", ""))
-        changed = change_role(team=team, actor=signed_in(request), membership_id=membership_id, role=role)
-        messages.success(request, _("%(who)s is now %(role)s.") % {"who": changed.user, "role": role.label.lower()})
-    except ValueError:
-        messages.error(request, _("That is not a role."))
-    except UserError as error:
-        messages.error(request, f"{error.message} {error.remedy}")
-    return redirect("accounts:members", slug)
-
-
-@require_POST
-def remove(request: HttpRequest, slug: str, membership_id: UUID) -> HttpResponse:
-    """Takes a person out of the team; who leaves by themselves lands on the front page."""
-    team = get_team(request.user, slug)
-    try:
-        remove_member(team=team, actor=signed_in(request), membership_id=membership_id)
-    except UserError as error:
-        messages.error(request, f"{error.message} {error.remedy}")
-    left = not team.memberships.filter(user=signed_in(request)).exists()
-    return redirect("home") if left else redirect("accounts:members", slug)
-
-
 @sensitive_post_parameters()
 @never_cache
 @login_not_required
@@ -116,13 +54,13 @@ def join_team(request: HttpRequest, token: str) -> HttpResponse:
     try:
         invitation = open_invitation(token)
         user = request.user if isinstance(request.user, User) else None
-        form = SignUpForm(request.POST or None) if user is None else None
+        form = SignUpForm(request.POST or None, initial={"email": invitation.email}) if user is None else None
         if request.method == "POST" and (form is None or form.is_valid()):
             return _joined(request, token, user, form)
     except UserError as error:
         return render(request, "accounts/join.html", {"error": error}, status=410)
-    return render(request, "accounts/join.html", {"invitation": invitation, "form": form, "next": request.path},
-                  status=422 if form is not None and form.errors else 200)  # fmt: skip
+    context = {"invitation": invitation, "form": form, "next": request.path, "mail": settings.GRAFT_EMAIL}
+    return render(request, "accounts/join.html", context, status=422 if form is not None and form.errors else 200)
 
 
 def _joined(request: HttpRequest, token: str, user: User | None, form: SignUpForm | None) -> HttpResponse:
@@ -130,7 +68,7 @@ def _joined(request: HttpRequest, token: str, user: User | None, form: SignUpFor
         assert form is not None  # noqa: S101 - for the type checker: a visitor has a form
         user = form.save(commit=False)
         membership = sign_up(token=token, user=user)
-        login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+        perform_login(request, user)
     else:
         membership = join(token=token, user=user)
     enter(request, membership.team)

@@ -9,16 +9,14 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404
 
-from webapp.accounts.access import can
+from webapp.accounts.access import can, visible_to
 from webapp.accounts.models import User
 from webapp.runs.models import Run
 
 
 def visible_runs(user: User | AnonymousUser) -> QuerySet[Run]:
     """The runs of the user's teams."""
-    if not isinstance(user, User) or not user.is_active:
-        return Run.objects.none()
-    return Run.objects.filter(team__memberships__user=user)
+    return visible_to(user, Run.objects.all())
 
 
 def get_run(user: User | AnonymousUser, run_id: UUID, action: str) -> Run:

@@ -21,6 +21,7 @@ from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
+from webapp.accounts.access import in_force
 from webapp.accounts.models import Membership, User
 from webapp.runs.models import Record, Run
 from webapp.runs.services.status import position, status
@@ -143,7 +144,7 @@ class Watcher:
 
 
 def _members(user_ids: Iterable[UUID], team_ids: Iterable[UUID]) -> dict[tuple[UUID, UUID], User]:
-    rows = Membership.objects.filter(user__in=user_ids, team__in=team_ids, user__is_active=True).select_related("user")
+    rows = in_force(Membership.objects.filter(user__in=user_ids, team__in=team_ids)).select_related("user")
     return {(row.user_id, row.team_id): row.user for row in rows}
 
 

@@ -11,6 +11,7 @@ import dj_database_url
 from csp.constants import NONCE, NONE, SELF
 
 from webapp.settings.env import ENV, PROJECT
+from webapp.settings.mail import TIMEOUT_SECONDS, mail_from
 
 GRAFT_VAR: Path = ENV.var.resolve()
 DEBUG = ENV.debug
@@ -47,9 +48,15 @@ INSTALLED_APPS = [
     "template_partials",
     "django_htmx",
     "channels",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.usersessions",
     "webapp.core",
     "webapp.work",
     "webapp.accounts",
+    "webapp.quotas",
+    "webapp.notices",
     "webapp.datasets",
     "webapp.catalog",
     "webapp.runs",
@@ -67,9 +74,12 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "webapp.accounts.middleware.TokenMiddleware",
     "webapp.accounts.locale.own_language",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "webapp.accounts.middleware.PersonMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
 ]
@@ -77,9 +87,9 @@ MIDDLEWARE = [
 ROOT_URLCONF = "webapp.urls"
 ASGI_APPLICATION = "webapp.asgi.application"
 AUTH_USER_MODEL = "accounts.User"
-LOGIN_URL = "accounts:login"
+LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "home"
-LOGOUT_REDIRECT_URL = "accounts:login"
+LOGOUT_REDIRECT_URL = "account_login"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 TEMPLATES: list[dict[str, Any]] = [
@@ -161,6 +171,13 @@ GRAFT_RECONCILERS = [
     "webapp.catalog.services.reconcile:reconcile",
 ]
 
+# The functions (import strings) that delete what an app keeps of a team, in this order (accounts.services.delete_team).
+GRAFT_TEAM_DELETERS = [
+    "webapp.runs.services.delete_of_team:delete_of_team",
+    "webapp.datasets.services.delete_of_team:delete_of_team",
+    "webapp.catalog.services.delete_of_team:delete_of_team",
+]
+
 # -- pages -------------------------------------------------------------------------------------------------------------
 STATIC_URL = "static/"
 STATICFILES_DIRS = [PROJECT / "static"]
@@ -198,6 +215,43 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
+
+# -- signing in (django-allauth): a name and a password, and a second factor for whoever has set one up; nobody signs up alone ------------
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+ACCOUNT_ADAPTER = "webapp.accounts.adapters.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
+ACCOUNT_CHANGE_EMAIL = True
+ACCOUNT_EMAIL_VERIFICATION = "optional" if ENV.email_url else "none"
+ACCOUNT_EMAIL_NOTIFICATIONS = bool(ENV.email_url)
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
+MFA_ADAPTER = "webapp.accounts.adapters.MFAAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_TOTP_ISSUER = "Graft"
+# A telephone's clock may be half a minute off.
+MFA_TOTP_TOLERANCE = 1
+# Accounts are made by invitation, so an address that is not confirmed says nothing about who somebody is.
+MFA_ALLOW_UNVERIFIED_EMAIL = True
+
+# The limits on tries to sign in are kept in the database: every web process sees them, and they hold while Redis is away.
+# Entries are not thrown out before their time by somebody who fills the table.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "cache",
+        "OPTIONS": {"MAX_ENTRIES": 100_000},
+    }
+}
+
+# -- e-mail ------------------------------------------------------------------------------------------------------------
+GRAFT_EMAIL = bool(ENV.email_url)
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = ENV.email_from
+_MAIL = mail_from(ENV.email_url)
+EMAIL_BACKEND, EMAIL_HOST, EMAIL_PORT, EMAIL_TIMEOUT = _MAIL.backend, _MAIL.host, _MAIL.port, TIMEOUT_SECONDS
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _MAIL.user, _MAIL.password
+EMAIL_USE_TLS, EMAIL_USE_SSL = _MAIL.use_tls, _MAIL.use_ssl
 
 LANGUAGE_CODE = "en"
 # In their own words, as everybody finds theirs.

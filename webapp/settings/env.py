@@ -31,6 +31,9 @@ class Environment(BaseSettings):
     behind_tls: bool = False
     log_level: str = "INFO"
     time_zone: str = "UTC"
+    # Where mail is sent from; without a server none is sent (webapp/settings/mail.py).
+    email_url: str = ""
+    email_from: str = "Graft <graft@localhost>"
 
     database_url: str = Field(default="", validation_alias=AliasChoices("DATABASE_URL"))
     redis_url: str = Field(default="", validation_alias=AliasChoices("REDIS_URL"))

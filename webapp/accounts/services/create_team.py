@@ -7,7 +7,9 @@ from django.db import transaction
 from django.utils.text import slugify
 
 from jobs.errors import UserError
+from webapp.accounts.audit_actions import Action
 from webapp.accounts.models import Membership, Role, Team, User
+from webapp.accounts.services.audit import record
 
 SLUG_LENGTH = 40
 
@@ -26,4 +28,5 @@ def create_team(*, creator: User, name: str) -> Team:
             raise UserError("team_name_taken", name=name, where={"field": "name"})
         team = Team.objects.create(name=name, slug=slug)
         Membership.objects.create(team=team, user=creator, role=Role.OWNER)
+        record(Action.TEAM_CREATED, team=team, actor=creator, thing=team)
     return team

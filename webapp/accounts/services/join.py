@@ -6,15 +6,17 @@ from django.db import transaction
 from django.utils import timezone
 
 from jobs.errors import UserError
+from webapp.accounts.audit_actions import Action
 from webapp.accounts.models import Invitation, Membership, User
-from webapp.accounts.services.invite import digest
+from webapp.accounts.secret import digest
+from webapp.accounts.services.audit import record
 
 
 def open_invitation(token: str) -> Invitation:
     """The invitation of a token, where it can still be used. Raises `UserError("invitation_invalid")`."""
     invitation = (
-        Invitation.objects.select_related("team")
-        .filter(token_sha256=digest(token), used_at=None, expires_at__gt=timezone.now(), created_by__is_active=True)
+        Invitation.objects.select_related("team", "created_by")
+        .filter(token_sha256=digest(token), used_at=None, revoked_at=None, expires_at__gt=timezone.now(), created_by__is_active=True)
         .first()
     )
     if invitation is None:
@@ -31,10 +33,13 @@ def join(*, token: str, user: User) -> Membership:
     invitation = open_invitation(token)
     if Membership.objects.filter(team=invitation.team, user=user).exists():
         raise UserError("already_member", who=user.username)
-    spent = Invitation.objects.filter(pk=invitation.pk, used_at=None).update(used_at=timezone.now(), used_by=user)
+    spent = Invitation.objects.filter(pk=invitation.pk, used_at=None, revoked_at=None).update(used_at=timezone.now(), used_by=user)
     if spent != 1:
         raise UserError("invitation_invalid")
-    return Membership.objects.create(team=invitation.team, user=user, role=invitation.role)
+    membership = Membership.objects.create(team=invitation.team, user=user, role=invitation.role)
+    detail = {"role": invitation.role, "invited_by": invitation.created_by.username}
+    record(Action.MEMBER_JOINED, team=invitation.team, actor=user, thing=user, detail=detail)
+    return membership
 
 
 @transaction.atomic

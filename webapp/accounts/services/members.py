@@ -1,4 +1,4 @@
-"""Use cases: change a member's role, remove a member. Nobody acts above their own role, and no team loses its last owner."""
+"""Use cases: change a member's role, remove a member, hand the team over. Nobody acts above their own role, and no team loses its last owner."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from uuid import UUID
 
 from django.db import transaction
 from django.http import Http404
+from django.utils import timezone
 
 from jobs.errors import UserError
 from webapp.accounts.access import rank, require
-from webapp.accounts.models import Membership, Role, Team, User
+from webapp.accounts.audit_actions import Action
+from webapp.accounts.models import ApiToken, Membership, Role, Team, User
+from webapp.accounts.services.audit import record
 
 
 @transaction.atomic
@@ -21,8 +24,10 @@ def change_role(*, team: Team, actor: User, membership_id: UUID, role: Role) -> 
     _not_above(own, role, "The new role")
     if role != Role.OWNER:
         _not_last_owner(membership)
-    membership.role = role
+    before, membership.role = membership.role, role
     membership.save(update_fields=["role"])
+    detail = {"from": before, "to": role.value}
+    record(Action.MEMBER_ROLE, team=team, actor=actor, thing=membership.user, detail=detail)
     return membership
 
 
@@ -35,7 +40,24 @@ def remove_member(*, team: Team, actor: User, membership_id: UUID) -> None:
         require(actor, team, "manage")
         _not_above(own, Role(membership.role), membership.user.username)
     _not_last_owner(membership)
+    action = Action.MEMBER_LEFT if membership.user_id == actor.pk else Action.MEMBER_REMOVED
+    record(action, team=team, actor=actor, thing=membership.user, detail={"role": membership.role})
+    # What acts in the person's name goes with them.
+    ApiToken.objects.filter(team=team, user=membership.user, revoked_at=None).update(revoked_at=timezone.now())
     membership.delete()
+
+
+@transaction.atomic
+def hand_over(*, team: Team, actor: User, membership_id: UUID) -> Membership:
+    """Makes another member owner and the acting owner a maintainer. Raises `UserError("already_owner")`, `PermissionDenied`, `Http404`."""
+    require(actor, team, "own")
+    heir = _locked(team, membership_id)
+    if heir.role == Role.OWNER:
+        raise UserError("already_owner", who=heir.user.username, where={"field": "member"})
+    Membership.objects.filter(pk=heir.pk).update(role=Role.OWNER)
+    Membership.objects.filter(team=team, user=actor).update(role=Role.MAINTAINER)
+    record(Action.OWNERSHIP, team=team, actor=actor, thing=heir.user, detail={"from": actor.username})
+    return heir
 
 
 def _locked(team: Team, membership_id: UUID) -> Membership:
@@ -49,7 +71,7 @@ def _locked(team: Team, membership_id: UUID) -> Membership:
 
 def _not_above(own: Role, other: Role, who: str) -> None:
     if rank(other) > rank(own):
-        raise UserError("role_too_high", who=who, role=other.label.lower())
+        raise UserError("role_too_high", who=who, role=str(other.label).lower())
 
 
 def _not_last_owner(membership: Membership) -> None:

@@ -70,7 +70,7 @@ class Visitor:
     def sign_in(self, name: str, password: str) -> None:
         """Signs in by the form."""
         page = self._page("/login/")
-        answer = self._post("/login/", {**form_values(page, "username"), "username": name, "password": password})
+        answer = self._post("/login/", {**form_values(page, "login"), "login": name, "password": password})
         self._redirected(answer, "sign in")
 
     def upload(self, team: str, file: Path) -> str:

@@ -51,6 +51,7 @@ class Command(BaseCommand):
         if settings.GRAFT_REDIS_EMBEDDED:
             write_redis_config()
         call_command("migrate", interactive=False, verbosity=0)
+        call_command("createcachetable", verbosity=0)
         if not settings.DEBUG and not static_is_fresh():
             self._say("collecting static files")
             call_command("collectstatic", interactive=False, verbosity=0)

@@ -1,0 +1,53 @@
+"""Where django-allauth asks the site: who may sign up, what a failed sign-in leaves behind, how secrets are stored."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+from allauth.account.adapter import DefaultAccountAdapter
+from allauth.mfa.adapter import DefaultMFAAdapter
+from cryptography.fernet import Fernet
+from django.conf import settings
+from django.http import HttpRequest
+from django.urls import reverse
+
+from webapp.accounts.audit_actions import Action
+from webapp.accounts.models import User
+from webapp.accounts.services.audit import record_of_person
+
+
+class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
+    """Passwords, sign-in and mail."""
+
+    def is_open_for_signup(self, request: HttpRequest) -> bool:
+        """Nobody makes an account alone: an invitation is needed (`views.join_team`)."""
+        return False
+
+    def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
+        """A wrong password for a person whom there is stands in the audit log."""
+        user = User.objects.filter(username=credentials.get("username", "")).first()
+        if user is not None:
+            record_of_person(Action.SIGN_IN_FAILED, user, detail={"step": "password"})
+
+    def get_password_change_redirect_url(self, request: HttpRequest) -> str:
+        """Back to the profile."""
+        return reverse("accounts:profile")
+
+
+class MFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]
+    """Second factors. Their secrets are encrypted with a key made of the site's secret key, which is not in the database."""
+
+    def encrypt(self, text: str) -> str:
+        """What is stored of a secret."""
+        return _box().encrypt(text.encode()).decode()
+
+    def decrypt(self, encrypted_text: str) -> str:
+        """The secret. Raises `cryptography.fernet.InvalidToken` where the site's secret key is another than the one it was stored with."""
+        return _box().decrypt(encrypted_text.encode()).decode()
+
+
+def _box() -> Fernet:
+    key = hashlib.sha256(b"graft second factor\0" + settings.SECRET_KEY.encode()).digest()
+    return Fernet(base64.urlsafe_b64encode(key))

@@ -1,0 +1,39 @@
+"""The catalogue of what the audit log records: each action's stable code and its words."""
+
+from __future__ import annotations
+
+from django.db.models import TextChoices
+from django.utils.translation import gettext_lazy as _
+
+
+class Action(TextChoices):
+    """What somebody did. A code stands in the database for good: add, never rename."""
+
+    TEAM_CREATED = "team.created", _("Team created")
+    TEAM_RENAMED = "team.renamed", _("Team renamed")
+    TEAM_DELETED = "team.deleted", _("Team deleted")
+    TWO_FACTOR_REQUIRED = "team.two_factor", _("Two-factor rule changed")
+    MEMBER_JOINED = "member.joined", _("Member joined")
+    MEMBER_ROLE = "member.role", _("Role changed")
+    MEMBER_REMOVED = "member.removed", _("Member removed")
+    MEMBER_LEFT = "member.left", _("Member left")
+    OWNERSHIP = "member.ownership", _("Ownership handed over")
+    INVITATION_SENT = "invitation.sent", _("Invitation made")
+    INVITATION_RENEWED = "invitation.renewed", _("Invitation renewed")
+    INVITATION_REVOKED = "invitation.revoked", _("Invitation revoked")
+    TOKEN_CREATED = "token.created", _("API token made")
+    TOKEN_REVOKED = "token.revoked", _("API token revoked")
+    SIGN_IN_FAILED = "sign_in.failed", _("Sign-in failed")
+    PASSWORD_CHANGED = "password.changed", _("Password changed")  # noqa: S105 - no password
+    TWO_FACTOR_ON = "two_factor.on", _("Second factor added")
+    TWO_FACTOR_OFF = "two_factor.off", _("Second factor removed")
+    TWO_FACTOR_CODES = "two_factor.codes", _("Recovery codes made anew")
+    RUN_CREATED = "run.created", _("Run queued")
+    RUN_CANCELLED = "run.cancelled", _("Run cancelled")
+    RUN_DELETED = "run.deleted", _("Run deleted")
+    DATASET_UPLOADED = "dataset.uploaded", _("Dataset uploaded")
+    DATASET_DELETED = "dataset.deleted", _("Dataset deleted")
+    MODEL_ADDED = "model.added", _("Model added")
+    MODEL_DELETED = "model.deleted", _("Model deleted")
+    ARTIFACT_DOWNLOADED = "artifact.downloaded", _("Artifact downloaded")
+    ARTIFACT_DELETED = "artifact.deleted", _("Artifact deleted")

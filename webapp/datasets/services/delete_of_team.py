@@ -1,0 +1,19 @@
+"""The datasets' part in the deletion of a team."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from webapp.accounts.models import Team
+from webapp.datasets.models import Dataset, DatasetVersion, Upload
+
+
+def delete_of_team(team: Team) -> list[Path]:
+    """Deletes the team's datasets and uploads, whose runs are gone, and names their files."""
+    versions = DatasetVersion.objects.filter(dataset__team=team)
+    uploads = Upload.objects.filter(team=team)
+    paths = [version.folder for version in versions.only("id")] + [upload.path for upload in uploads.only("id")]
+    versions.delete()
+    Dataset.objects.filter(team=team).delete()
+    uploads.delete()
+    return paths
