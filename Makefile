@@ -130,6 +130,7 @@ messages: setup ## bring the catalogues of translations up to what the pages say
 
 # Into docs/screenshots: every page in two widths and two themes, and in Japanese.
 screenshots: setup-dev ## pictures of every page
+	@tools/browser.sh --japanese
 	GRAFT_SCREENSHOTS=$(abspath docs/screenshots) $(PY) -m pytest -n 0 tests/browser/test_every_page.py
 
 pin: ## resolve requirements*.in anew

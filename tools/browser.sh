@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
 # Makes a Chromium available for the browser tests: the one that is there, else Debian's package, else Playwright's own.
+# With --japanese, a font for pictures of Japanese pages as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+if [ "${1:-}" = --japanese ] && [ -z "$(fc-list :lang=ja)" ]; then
+  sudo=""
+  if [ "$(id -u)" -ne 0 ]; then sudo="sudo -n"; fi
+  $sudo apt-get update -qq >&2 && $sudo apt-get install -y -qq --no-install-recommends fonts-ipafont-gothic >&2
+fi
 for name in chromium chromium-browser google-chrome; do
   if command -v "$name" > /dev/null; then exit 0; fi
 done
