@@ -1,4 +1,4 @@
-// <live-chart metric heading [log]>: one uPlot chart with a readout, keyboard, log scale and a table of its points.
+// <live-chart metric heading [log] [ranked]>: one uPlot chart with a readout, keyboard, log scale and a table of its points.
 //
 // `define(lines)` says what is drawn, `draw(x, columns, marks)` gives the points. Everything is built with text nodes, and destroyed with
 // the element. Events: `chart-zoom` {min, max} when the reader zooms by dragging or resets by a double click (null).
@@ -75,8 +75,8 @@ export class LiveChart extends HTMLElement {
   }
 
   /**
-   * What the chart shows. Each line: `label`, `colour` (s1 to s8), and optionally `dash`, `faint`, `points`, `low` and `high` (the names
-   * of columns that bound a band around it); `name` is its own column. `format` writes a value, `formatX` a place on the x axis,
+   * What the chart shows. Each line: `label`, `colour` (s1 to s8), and optionally `dash` (true, or lengths in pixels), `faint`, `points`,
+   * `low` and `high` (the names of columns that bound a band around it); `name` is its own column. `format` writes a value, `formatX` a place on the x axis,
    * `formatAxis` the values of the y axis where they need each other to be told apart.
    */
   define(lines, { format, formatAxis, formatX }) {
@@ -170,7 +170,7 @@ export class LiveChart extends HTMLElement {
       const own = {
         stroke: line.faint ? faded(stroke, 0.4) : stroke,
         width: line.faint ? 1 : 2,
-        dash: line.dash ? [6, 4] : undefined,
+        dash: Array.isArray(line.dash) ? line.dash : line.dash ? [6, 4] : undefined,
         spanGaps: true,
         points: { show: Boolean(line.points), size: 5, fill: stroke },
       };
@@ -233,17 +233,22 @@ export class LiveChart extends HTMLElement {
 
   #read(index) {
     const place = make("span", {}, `${this.xWord ?? "step"} ${this.#x.length ? this.formatX(this.#x[index ?? this.#x.length - 1]) : "–"}`);
-    const values = this.#lines.map((line) => {
-      const found = this.#lastValue(line.name, index);
+    const values = this.#ranked(index).map(([line, found]) => {
       const key = make("i", { class: `key${line.dash ? " dashed" : ""}`, "aria-hidden": "true" });
       return make("span", { class: `${line.colour}${line.faint ? " faint" : ""}` }, key, `${line.label} ${found ? this.#format(found[1]) : "–"}`);
     });
     this.readout.replaceChildren(place, ...values);
   }
 
+  /** Each line with its last value at or before `index`; with the attribute `ranked` the least value first. */
+  #ranked(index) {
+    const found = this.#lines.map((line) => [line, this.#lastValue(line.name, index)]);
+    const value = ([_line, place]) => (place ? place[1] : Infinity);
+    return this.hasAttribute("ranked") ? found.sort((one, other) => value(one) - value(other)) : found;
+  }
+
   #sentence(index) {
-    const said = this.#lines.map((line) => {
-      const found = this.#lastValue(line.name, index);
+    const said = this.#ranked(index).map(([line, found]) => {
       return `${line.label} ${found ? this.#format(found[1]) : "–"}`;
     });
     return `${this.xWord ?? "step"} ${this.formatX(this.#x[index])}: ${said.join(", ")}`;
