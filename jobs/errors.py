@@ -279,6 +279,24 @@ CATALOGUE: dict[str, ErrorText] = {
     ),
     # -- what a person asks of a run -------------------------------------------------------------------------------
     "run_name": ErrorText("A run needs a name of at most {limit} characters.", "Give it one."),
+    "tag_name": ErrorText(
+        "A tag is one word of at most 40 letters, digits and . + / - _: {name}.", "Write one or several, with spaces between them."
+    ),
+    "view_name": ErrorText("A view needs a name of at most {limit} characters.", "Give it one."),
+    "view_limit": ErrorText("There are {limit} views of yours already.", "Delete one that you do not need."),
+    # -- what a team may use; `wanted` is what it asked for, on top of what is `used`
+    "quota_storage": ErrorText(
+        "The team keeps {used} of the {limit} that it may keep; {wanted} more do not fit.",
+        "Delete what you need no longer (most is taken by {largest}: {largest_bytes}), or ask an administrator of the site for a higher limit.",
+    ),
+    "quota_queued": ErrorText(
+        "{used} runs of the team wait already; it may have {limit} waiting.",
+        "Wait until one has started, cancel one, or ask an administrator of the site for a higher limit.",
+    ),
+    "quota_hours": ErrorText(
+        "The team has used {used} of its {limit} device hours of this month.",
+        "Wait for the next month (UTC), or ask an administrator of the site for a higher limit.",
+    ),
     "run_state": ErrorText("{action} is not possible: the run is {state}.", "Reload the page to see what is."),
     "dataset_not_ready": ErrorText("The dataset {name} is not ready to be trained on.", "Validate it first, or choose another."),
     "model_not_ready": ErrorText("The base model {name} is not ready.", "Wait until it is downloaded, or choose another."),

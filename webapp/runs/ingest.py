@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import stat
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from redis.retry import Retry
 
 from jobs.events import Event
 from webapp.runs.fold import Summary, fold
+from webapp.runs.lease import since_start
+from webapp.runs.listed import listed
 from webapp.runs.models import Record, Run
 from webapp.runs.states import ACTIVE
 
@@ -126,7 +131,7 @@ class Archive:
     """Ships to the database: records and the run's summary in one transaction that names the attempt."""
 
     def __init__(self, run: Run, path: Path) -> None:
-        self.run_id, self.attempt, self.tail = run.id, run.attempt, Tail(path)
+        self.run_id, self.attempt, self.tail, self.folder = run.id, run.attempt, Tail(path), run.folder
         self.summary: Summary = run.summary
         self.last_step, self.total_steps, self.checkpoint_step = run.last_step, run.total_steps, run.last_checkpoint_step
 
@@ -151,7 +156,7 @@ class Archive:
         with transaction.atomic():
             # First the guard: it locks the run's row, so nobody can take the run before the rows are in.
             mine = Run.objects.filter(pk=self.run_id, attempt=self.attempt, state__in=ACTIVE)
-            if mine.update(summary=summary, changed_at=Now(), **fields) != 1:
+            if mine.update(summary=summary, duration=since_start(), changed_at=Now(), **listed(summary), **fields) != 1:
                 raise Fenced
             # A batch whose commit was answered by a broken connection may be there already.
             Record.objects.bulk_create(rows, ignore_conflicts=True)
@@ -170,7 +175,21 @@ class Archive:
                 step = int(event.data["step"])
             elif event.kind == "checkpoint":
                 checkpoint = int(event.data["step"])
-        return summary, {"last_step": step, "total_steps": total, "last_checkpoint_step": checkpoint}
+        fields = {"last_step": step, "total_steps": total, "last_checkpoint_step": checkpoint}
+        if any(event.kind in ("checkpoint", "finished") for event in events):
+            # Measured, not summed: old ones are deleted by the engine without a word.
+            fields["checkpoint_bytes"] = bytes_in(self.folder.glob("attempt-*/checkpoints/**/*"))
+        return summary, fields
+
+
+def bytes_in(paths: Iterable[Path]) -> int:
+    """The size of the files among `paths`; one that goes away meanwhile counts nothing."""
+    total = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            status = path.lstat()
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total
 
 
 class Ingest:

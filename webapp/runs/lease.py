@@ -14,11 +14,13 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
 
-from webapp.runs.models import Run, RunEvent
+from webapp.notices.services.announce import announce
+from webapp.quotas.services import ledger
+from webapp.runs.models import Run, RunEvent, Worker
 from webapp.runs.states import ACTIVE, TERMINAL, TRANSITIONS, Desired, State
 from webapp.settings.env import ENV
 from webapp.work.outbox import ring
@@ -47,6 +49,11 @@ NO_FAILURE: dict[str, Any] = {"failure_code": "", "message": "", "remedy": "", "
 def after(seconds: float) -> CombinedExpression:
     """The database's clock, `seconds` from now (before now where negative). Hosts may disagree on the time; there is one database."""
     return Now() + timedelta(seconds=seconds)
+
+
+def since_start() -> ExpressionWrapper:
+    """The time since the run's first start, by the database's clock; NULL before it."""
+    return ExpressionWrapper(Now() - F("started_at"), output_field=DurationField())
 
 
 def record(run_id: UUID, *, to: State, actor: str, attempt: int, detail: str = "") -> None:
@@ -82,7 +89,7 @@ def move(
     if forbidden := [state for state in frm if to not in TRANSITIONS[state]]:
         raise ValueError(f"no move from {', '.join(sorted(forbidden))} to {to}")
     if to in TERMINAL:
-        fields = {"finished_at": Now(), "owner": "", **fields}
+        fields = {"finished_at": Now(), "duration": since_start(), "owner": "", **fields}
     with transaction.atomic():
         rows = Run.objects.filter(pk=run_id, attempt=attempt, state__in=frm)
         if wanted is not None:
@@ -90,13 +97,28 @@ def move(
         if rows.update(state=to, changed_at=Now(), **fields) != 1:
             return False
         record(run_id, to=to, actor=actor, attempt=attempt, detail=detail)
+        if to not in ACTIVE:
+            ledger.close_use(run_id, attempt)
+        if to in TERMINAL:
+            _announce(run_id, attempt, to)
     return True
+
+
+def _announce(run_id: UUID, attempt: int, state: State) -> None:
+    """Every end of a run comes by here, whoever brings it about."""
+    facts = {"name": "name", "method": "method", "model": "base_model__name", "dataset": "dataset_version__dataset__name",
+             "owner": "created_by__username", "message": "message", "remedy": "remedy", "failure_code": "failure_code"}  # fmt: skip
+    run = Run.objects.values("team_id", "created_by_id", *facts.values()).get(pk=run_id)
+    announce(
+        team_id=run["team_id"], run_id=run_id, attempt=attempt, state=state, owner_id=run["created_by_id"],
+        facts={name: run[column] for name, column in facts.items()},
+    )  # fmt: skip
 
 
 def enqueue(run_id: UUID, attempt: int, *, frm: Collection[State], actor: str, detail: str = "", **fields: Any) -> bool:
     """Moves a run back to `queued` and rings for a worker, in one transaction. Says whether it happened."""
     with transaction.atomic():
-        fields = {"queued_at": Now(), "finished_at": None, "owner": "", **fields}
+        fields = {"queued_at": Now(), "place": 0, "finished_at": None, "owner": "", **fields}
         if not move(run_id, attempt, to=State.QUEUED, frm=frm, actor=actor, detail=detail, **fields):
             return False
         ring(TRAIN_TASK, run_id, Run.objects.values_list("queue", flat=True).get(pk=run_id))
@@ -118,6 +140,8 @@ def claim(run_id: UUID, owner: str) -> Run | None:
             return None
         run = Run.objects.select_related("dataset_version", "base_model").get(pk=run_id)
         record(run_id, to=State.STARTING, actor=owner, attempt=run.attempt)
+        device = Worker.objects.filter(name=owner).values_list("device", flat=True).first()
+        ledger.open_use(team_id=run.team_id, run_id=run_id, attempt=run.attempt, device=device or {})
     return run
 
 
@@ -150,6 +174,7 @@ def interrupt(
         if rows.update(state=State.INTERRUPTED, infra_failures=F("infra_failures") + 1, owner="", changed_at=Now()) != 1:
             return None
         record(run_id, to=State.INTERRUPTED, actor=actor, attempt=attempt, detail=detail)
+        ledger.close_use(run_id, attempt)
         # The row is ours until the end of this transaction: nobody's wish can slip in between.
         run = Run.objects.only("desired", "infra_failures").get(pk=run_id)
         frm = (State.INTERRUPTED,)

@@ -24,7 +24,8 @@ from django.utils.crypto import constant_time_compare
 from webapp.accounts.access import in_force
 from webapp.accounts.models import Membership, User
 from webapp.runs.models import Record, Run
-from webapp.runs.services.status import position, status
+from webapp.runs.order import places
+from webapp.runs.services.status import status
 from webapp.runs.states import State
 from webapp.runs.stream import BEGINNING, Cursor
 
@@ -131,10 +132,15 @@ class Watcher:
             archived_attempt=Subquery(newest.values("attempt")[:1]), archived_seq=Subquery(newest.values("seq")[:1])
         )
         glances = {}
+        queues: dict[str, dict[UUID, int]] = {}
         for run in rows:
             archived = Cursor(run.archived_attempt or 0, run.archived_seq or 0)
             # A place in the queue changes without the run's own row.
-            place = position(run) if run.state == State.QUEUED else None
+            place = None
+            if run.state == State.QUEUED:
+                if run.queue not in queues:
+                    queues[run.queue] = places(run.queue)
+                place = queues[run.queue].get(run.pk)
             mark = (run.changed_at, run.state, run.desired, run.attempt, run.last_step, run.last_checkpoint_step, archived, place)
             if self._seen.get(run.pk) != mark:
                 self._seen[run.pk] = mark

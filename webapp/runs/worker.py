@@ -26,6 +26,7 @@ from django.db.models.functions import Now
 from webapp.core.processes import die_with_parent
 from webapp.runs.models import Worker
 from webapp.runs.standby import Standby
+from webapp.runs.vitals import versions, vitals
 from webapp.settings.env import ENV, PROJECT
 from webapp.work.outbox import TRAIN_QUEUE
 
@@ -113,10 +114,22 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         if not trains(parent.app):
             return
         # A worker that has just started has no run; one that has lost its broker for a while may have.
-        fields = {"run": None} if self._first else {}
+        fields = {"run": None, "versions": versions()} if self._first else {}
         self._first = False
-        beat(parent.hostname, **fields)
-        self._timer = parent.timer.call_repeatedly(ENV.heartbeat_seconds, beat, (parent.hostname,))
+        self._beat(parent, **fields)
+        self._timer = parent.timer.call_repeatedly(ENV.heartbeat_seconds, self._beat, (parent,))
+
+    def _beat(self, parent: Any, **fields: Any) -> None:
+        """A draining worker hears no doorbell, so that those ring where they are answered; the claim refuses it in any case."""
+        draining = beat(parent.hostname, **fields)
+        if draining is None:
+            return
+        if draining and parent.task_consumer.consuming_from(TRAIN_QUEUE):
+            log.info("%s: draining, takes no more runs", parent.hostname)
+            parent.task_consumer.cancel_by_queue(TRAIN_QUEUE)
+        elif not draining and not parent.task_consumer.consuming_from(TRAIN_QUEUE):
+            log.info("%s: takes runs again", parent.hostname)
+            parent.add_task_queue(TRAIN_QUEUE)
 
     def stop(self, parent: Any) -> None:
         """Called when the connection is lost."""
@@ -125,13 +138,16 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
             self._timer = None
 
 
-def beat(name: str, **fields: Any) -> None:
-    """Writes that the worker is there and what it can do. A database that does not answer is asked again at the next beat."""
+def beat(name: str, **fields: Any) -> bool | None:
+    """Writes that the worker is there, what it can do and how it is, and says whether it is draining. A database that does not answer
+    (None) is asked again at the next beat.
+    """
     try:
-        defaults = {"queue": TRAIN_QUEUE, "device": _device, "seen_at": Now(), **fields}
-        Worker.objects.update_or_create(name=name, defaults=defaults)
+        defaults = {"queue": TRAIN_QUEUE, "device": _device, "vitals": vitals(_device), "seen_at": Now(), **fields}
+        return Worker.objects.update_or_create(name=name, defaults=defaults)[0].draining
     except DatabaseError as failure:
         log.warning("%s: the database does not answer (%s)", name, failure)
+        return None
     finally:
         # The pool's next child is forked from this process: it must inherit no connection.
         connections.close_all()

@@ -11,6 +11,7 @@ import jobs
 from webapp.accounts.models import Team, User
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
+from webapp.quotas.services.limits import check_launch
 from webapp.runs import lease
 from webapp.runs.kinds import Kind
 from webapp.runs.models import Run
@@ -29,8 +30,12 @@ def queue_run(
     method: str,
     spec: dict[str, Any],
 ) -> Run:
-    """Queues a run of `team`, in one transaction: run, history, doorbell. Everything has been checked by the caller."""
+    """Queues a run of `team`, in one transaction: run, history, doorbell. Everything but the team's quota has been checked by the caller.
+
+    Raises `UserError` where a limit of the quota is reached (`quotas.services.limits.check_launch`).
+    """
     with transaction.atomic():
+        check_launch(team, Run.objects.filter(team=team, state=State.QUEUED).count())
         run = Run.objects.create(
             kind=kind,
             team=team,

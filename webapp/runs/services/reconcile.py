@@ -6,14 +6,14 @@ import logging
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 
 from jobs.errors import GraftError
 from webapp.runs import lease
 from webapp.runs.models import Run, Worker
+from webapp.runs.order import turns
 from webapp.runs.outcome import of
-from webapp.runs.states import ACTIVE, Desired, State
+from webapp.runs.states import ACTIVE, State
 from webapp.settings.env import ENV
 from webapp.work.models import OutboxMessage
 from webapp.work.outbox import ring
@@ -25,7 +25,8 @@ def reconcile() -> None:
     """One round: silent workers lose their runs, queued runs get a lost doorbell back, workers long gone are forgotten."""
     reap()
     ring_again()
-    Worker.objects.filter(seen_at__lt=lease.after(-ENV.worker_forget_seconds)).delete()
+    # One that is draining is remembered, so that it does not take runs when it comes back.
+    Worker.objects.filter(seen_at__lt=lease.after(-ENV.worker_forget_seconds), draining=False).delete()
 
 
 def reap() -> int:
@@ -45,20 +46,20 @@ def reap() -> int:
 
 
 def ring_again() -> int:
-    """Rings for queued runs, the oldest first, as many as there are idle workers and no more. Gives how many.
+    """Rings for queued runs, the next one first, as many as there are workers that would take one and no more. Gives how many.
 
     A run whose last doorbell is younger than `ENV.doorbell_repeat_seconds` is left alone: it may be on its way.
     """
     rung = 0
     seen = lease.after(-ENV.worker_forget_seconds)
-    recent = OutboxMessage.objects.filter(
-        subject=OuterRef("pk"), task=lease.TRAIN_TASK, created_at__gt=lease.after(-ENV.doorbell_repeat_seconds)
-    )
-    queues = Worker.objects.filter(run=None, seen_at__gt=seen).values_list("queue", flat=True)
-    idle = list(queues)
+    idle = list(Worker.objects.filter(run=None, draining=False, seen_at__gt=seen).values_list("queue", flat=True))
+    if not idle:
+        return 0
+    since = lease.after(-ENV.doorbell_repeat_seconds)
+    recent = set(OutboxMessage.objects.filter(task=lease.TRAIN_TASK, created_at__gt=since).values_list("subject", flat=True))
     for queue in set(idle):
-        waiting = Run.objects.filter(state=State.QUEUED, desired=Desired.RUN, queue=queue).exclude(Exists(recent)).order_by("queued_at")
-        for run_id in waiting.values_list("id", flat=True)[: idle.count(queue)]:
+        waiting = [turn.run_id for turn in turns(queue) if turn.hold is None and turn.run_id not in recent]
+        for run_id in waiting[: idle.count(queue)]:
             rung += _ring(run_id, queue)
     return rung
 

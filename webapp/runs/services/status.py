@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Any
 
 from webapp.runs.models import Run
+from webapp.runs.order import places
 from webapp.runs.states import ACTIVE, LOOK, TERMINAL, Desired, State
 
 _PAUSABLE = frozenset({State.QUEUED, State.STARTING, State.RUNNING})
 
 
 def status(run: Run, queue_position: int | None = None) -> dict[str, Any]:
-    """The run as a JSON object. `queue_position` (1 is next) is looked up, by one query, for a queued run where it is not given.
+    """The run as a JSON object. `queue_position` (1 is next) is looked up for a queued run where it is not given.
 
     `progress` is a share from 0 to 1; times are ISO 8601 in UTC, or null; `can` says which actions fit the state (the role of who
     looks is not in it); `phase`, `latest`, `evals`, `plan`, `peak_memory_bytes` are those of `Run.summary`.
@@ -64,11 +65,9 @@ def actions(run: Run) -> dict[str, bool]:
     }
 
 
-def position(run: Run) -> int:
-    """The place of a queued run in its queue: 1 is next."""
-    ahead = Run.objects.filter(state=State.QUEUED, desired=Desired.RUN, queue=run.queue, queued_at__lt=run.queued_at)
-    # Itself is named because SQLite keeps the database's clock with three digits and compares it as text.
-    return ahead.exclude(pk=run.pk).count() + 1
+def position(run: Run) -> int | None:
+    """The place of a waiting run in its queue: 1 is next (`runs.order`). None where it waits no more."""
+    return places(run.queue).get(run.pk)
 
 
 def _iso(at: datetime | None) -> str | None:
