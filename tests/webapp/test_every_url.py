@@ -66,6 +66,8 @@ ROUTES: dict[str, Route] = {
     "runs:advice": Route("POST", ("slug",)),
     "runs:trained": Route("POST", ("slug",)),
     "runs:analyse": Route("POST", ("slug",)),
+    "runs:compare": Route("GET", ("slug",), viewer="GET"),
+    "runs:compare-export": Route("GET", ("slug", "form"), viewer="GET"),
     "runs:detail": Route("GET", ("run",), viewer="GET"),
     "runs:part": Route("GET", ("run", "part"), viewer="GET"),
     "runs:series": Route("GET", ("run",), viewer="GET"),
@@ -131,7 +133,7 @@ def make_things(cast: Cast) -> Things:
     membership = cast.team.memberships.get(user=cast.bob)
     values = {
         "slug": cast.team.slug, "membership": membership.pk, "upload": upload("more.csv").pk, "dataset": dataset.pk, "version": version.pk,
-        "model": model.pk, "run": run.pk, "artifact": artifact.pk, "number": 0, "part": "header", "token": "no-such-token",
+        "model": model.pk, "run": run.pk, "artifact": artifact.pk, "number": 0, "part": "header", "form": "csv", "token": "no-such-token",
     }  # fmt: skip
     return Things(cast, values, run)
 

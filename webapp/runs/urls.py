@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from webapp.runs import advice_views, compose_views, trained_views, views
+from webapp.runs import advice_views, compare_views, compose_views, trained_views, views
 
 app_name = "runs"
 
@@ -15,6 +15,8 @@ urlpatterns = [
     path("t/<slug:slug>/runs/new/advice/", advice_views.advice, name="advice"),
     path("t/<slug:slug>/runs/new/analysis/", advice_views.analyse, name="analyse"),
     path("t/<slug:slug>/runs/combine/", compose_views.combine, name="combine"),
+    path("t/<slug:slug>/compare/", compare_views.compare, name="compare"),
+    path("t/<slug:slug>/compare/<slug:form>/", compare_views.compare_export, name="compare-export"),
     path("runs/<uuid:run_id>/", views.detail, name="detail"),
     path("runs/<uuid:run_id>/parts/<slug:name>/", views.part, name="part"),
     path("runs/<uuid:run_id>/series/", views.series, name="series"),

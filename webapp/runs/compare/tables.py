@@ -28,13 +28,13 @@ class Head:
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure or word: `raw` for machines, in the unit of its column; `words` for people; `note` stands below them; `best` marks the
-    best figure of the column.
+    """One figure or word: `raw` for machines, in the unit of its column; `words` for people; `notes` stand below them; `best` marks
+    the best figure of the column.
     """
 
     raw: Raw
     words: str
-    note: str = ""
+    notes: tuple[str, ...] = ()
     best: bool = False
 
 
@@ -75,7 +75,7 @@ def _plain(raw: Raw) -> str:
         return ""
     if isinstance(raw, str):
         return f"'{raw}" if _FORMULA.match(raw) else raw
-    return repr(raw)
+    return str(int(raw)) if float(raw).is_integer() else repr(raw)
 
 
 def to_markdown(table: Table) -> str:
@@ -118,7 +118,7 @@ def to_latex(table: Table, caption: str, label: str) -> str:
 
 def _noted(cell: Cell, escape: Callable[[str], str], strong: str) -> str:
     words = strong.format(escape(cell.words)) if cell.best else escape(cell.words)
-    return f"{words} ({escape(cell.note)})" if cell.note else words
+    return f"{words} ({'; '.join(map(escape, cell.notes))})" if cell.notes else words
 
 
 def latex(words: str) -> str:
@@ -136,7 +136,7 @@ def marked(rows: Sequence[Sequence[Cell]], column: int, *, lower_is_better: bool
 
     def mark(row: Sequence[Cell]) -> list[Cell]:
         cell = row[column]
-        shown = Cell(cell.raw, cell.words, cell.note, best=True) if cell.raw == best else cell
+        shown = Cell(cell.raw, cell.words, cell.notes, best=True) if cell.raw == best else cell
         return [*row[:column], shown, *row[column + 1 :]]
 
     return [mark(row) for row in rows]

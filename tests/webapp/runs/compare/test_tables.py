@@ -13,7 +13,11 @@ from webapp.runs.compare.tables import EMPTY, Cell, Head, Table, latex, marked, 
 TABLE = Table(
     heads=[Head("run", "Run", numeric=False), Head("peak_memory_bytes", "Peak memory"), Head("accuracy", "Accuracy")],
     rows=[
-        [Cell("a|b_1 & 50%", "a|b_1 & 50%"), Cell(3_852_000_000, f"3.85{THIN}GB", "−78.6 %"), Cell(0.7609, f"76.1{THIN}%", best=True)],
+        [
+            Cell("a|b_1 & 50%", "a|b_1 & 50%"),
+            Cell(3_852_000_000, f"3.85{THIN}GB", ("−78.6 %", "n = 1")),
+            Cell(0.7609, f"76.1{THIN}%", best=True),
+        ],
         [Cell('=1+1,"x"', '=1+1,"x"'), EMPTY, Cell(0.242, f"24.2{THIN}%")],
     ],
 )
@@ -41,7 +45,7 @@ def test_markdown() -> None:
     assert to_markdown(TABLE) == (
         "| Run | Peak memory | Accuracy |\n"
         "| --- | ---: | ---: |\n"
-        f"| a\\|b\\_1 & 50% | 3.85{THIN}GB (−78.6 %) | **76.1{THIN}%** |\n"
+        f"| a\\|b\\_1 & 50% | 3.85{THIN}GB (−78.6 %; n = 1) | **76.1{THIN}%** |\n"
         f'| =1+1,"x" | – | 24.2{THIN}% |\n'
     )
 
@@ -63,7 +67,7 @@ def test_latex() -> None:
         "    \\toprule\n"
         "    Run & Peak memory & Accuracy \\\\\n"
         "    \\midrule\n"
-        "    a\\textbar{}b\\_1 \\& 50\\% & 3.85\\,GB ($-$78.6 \\%) & \\textbf{76.1\\,\\%} \\\\\n"
+        "    a\\textbar{}b\\_1 \\& 50\\% & 3.85\\,GB ($-$78.6 \\%; n = 1) & \\textbf{76.1\\,\\%} \\\\\n"
         "    =1+1,\\textquotedbl{}x\\textquotedbl{} & -- & 24.2\\,\\% \\\\\n"
         "    \\bottomrule\n"
         "  \\end{tabular}\n"
