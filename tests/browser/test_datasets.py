@@ -155,10 +155,10 @@ def test_every_page_is_accessible_and_fits(open_page: Opener, people: Cast, tmp_
         (people.alice, reverse("catalog:list", args=["night"])),
         (people.alice, reverse("catalog:detail", args=[model.pk])),
         (people.alice, reverse("accounts:members", args=["night"])),
-        (people.alice, reverse("accounts:password")),
+        (people.alice, reverse("account_change_password")),
         (people.ada, reverse("accounts:new-team")),
         (people.ada, reverse("home")),
-        (None, reverse("accounts:login")),
+        (None, reverse("account_login")),
     ]
     faults = {}
     for person, path in visits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Q
 from django.http import HttpRequest
 
@@ -31,6 +32,11 @@ def team(request: HttpRequest) -> dict[str, Any]:
         "may": ACTIONS[role],
         "counts": _counts(current),
     }
+
+
+def mail(request: HttpRequest) -> dict[str, Any]:
+    """`mail`: whether the site can send e-mail."""
+    return {"mail": settings.GRAFT_EMAIL}
 
 
 def _counts(current: Team) -> dict[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -82,7 +81,7 @@ def _members_page(request: HttpRequest, team: Team, *, link: str = "", form: Inv
         }
         for row in team.memberships.select_related("user").order_by("user__username")
     ]
-    context: dict[str, Any] = {"members": rows, "invite_form": form or InviteForm(own=own), "invite_link": link, "mail": settings.GRAFT_EMAIL}
+    context: dict[str, Any] = {"members": rows, "invite_form": form or InviteForm(own=own), "invite_link": link}
     if rank(own) >= rank(Role.MAINTAINER):
         context["invitations"] = open_invitations(team)
     return render(request, "accounts/members.html", context, status=status)

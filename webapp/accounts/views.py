@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from allauth.account.utils import perform_login
-from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
@@ -59,7 +58,7 @@ def join_team(request: HttpRequest, token: str) -> HttpResponse:
             return _joined(request, token, user, form)
     except UserError as error:
         return render(request, "accounts/join.html", {"error": error}, status=410)
-    context = {"invitation": invitation, "form": form, "next": request.path, "mail": settings.GRAFT_EMAIL}
+    context = {"invitation": invitation, "form": form, "next": request.path}
     return render(request, "accounts/join.html", context, status=422 if form is not None and form.errors else 200)
 
 

@@ -77,15 +77,15 @@ def test_sign_in_and_out(cast: Cast) -> None:
     client = cast.client(None)
     url = reverse("datasets:list", args=["night"])
     login = client.get(url)["Location"]
-    assert client.post(login, {"username": "bob", "password": "wrong"}).status_code == 200
-    assert client.post(login, {"username": "bob", "password": PASSWORD, "next": url})["Location"] == url
+    assert client.post(login, {"login": "bob", "password": "wrong"}).status_code == 200
+    assert client.post(login, {"login": "bob", "password": PASSWORD, "next": url})["Location"] == url
     assert client.get(url).status_code == 200
-    client.post(reverse("accounts:logout"))
+    client.post(reverse("account_logout"))
     assert client.get(url).status_code == 302
 
 
 def test_a_login_sends_nobody_to_another_site(cast: Cast) -> None:
-    answer = cast.client(None).post(reverse("accounts:login"), {"username": "bob", "password": PASSWORD, "next": "https://evil.example/"})
+    answer = cast.client(None).post(reverse("account_login"), {"login": "bob", "password": PASSWORD, "next": "https://evil.example/"})
     assert answer["Location"] == "/"
 
 
@@ -149,9 +149,12 @@ def test_the_last_owner_stays_owner(cast: Cast) -> None:
 
 def test_a_viewer_may_leave_and_remove_nobody(cast: Cast) -> None:
     client = cast.client(cast.vera)
-    assert client.post(reverse("accounts:remove", args=["night", membership(cast, cast.bob).pk])).status_code == 403
+    assert client.post(reverse("accounts:remove", args=["night", membership(cast, cast.bob).pk]), {"confirm": "bob"}).status_code == 403
     assert membership(cast, cast.bob)
-    assert client.post(reverse("accounts:remove", args=["night", membership(cast, cast.vera).pk]))["Location"] == "/"
+    leave = reverse("accounts:remove", args=["night", membership(cast, cast.vera).pk])
+    assert client.post(leave, {"confirm": "vera"}).status_code == 422
+    assert membership(cast, cast.vera)
+    assert client.post(leave, {"confirm": "Night shift"})["Location"] == "/"
     assert client.get(reverse("accounts:members", args=["night"])).status_code == 404
 
 

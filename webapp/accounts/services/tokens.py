@@ -53,9 +53,11 @@ def tokens_of(team: Team, user: User) -> QuerySet[ApiToken]:
 
 @transaction.atomic
 def revoke_token(*, team: Team, actor: User, token_id: UUID) -> ApiToken:
-    """Ends a token at once: one's own, or anybody's for whoever manages the team. Raises `Http404`."""
+    """Ends a token at once: one's own, or anybody's for whoever manages the team. Raises `Http404`, `PermissionDenied`."""
     require(actor, team, "view")
-    token = tokens_of(team, actor).filter(pk=token_id).first()
+    token = ApiToken.objects.filter(team=team, pk=token_id).select_related("user").first()
+    if token is not None and token.user_id != actor.pk:
+        require(actor, team, "manage")
     if token is None or ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()) != 1:
         raise Http404
     record(Action.TOKEN_REVOKED, team=team, actor=actor, thing=token, name=token.name, detail={"of": token.user.username})
