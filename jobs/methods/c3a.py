@@ -81,9 +81,9 @@ def apply(model: Any, settings: dict[str, Any], setup: Setup) -> Any:
 
 def _copy_outputs_of_quantised_layers(model: Any) -> None:
     """PEFT's layer adds to its base's output in place, which autograd forbids for what bitsandbytes gives where a layer has a bias."""
-    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+    from jobs.models.quantisation import is_quantised
 
     for module in model.modules():
         base = getattr(module, "base_layer", None)
-        if base is not None and hasattr(module, "c3a_kernel") and isinstance(base, (Linear4bit, Linear8bitLt)):
+        if base is not None and hasattr(module, "c3a_kernel") and is_quantised(base):
             base.register_forward_hook(lambda _layer, _inputs, output: output.clone())

@@ -51,8 +51,19 @@ def mixes_rows(model: nn.Module) -> bool:
     """Whether a layer computes as LLM.int8 does: which of its inputs' columns are not rounded to 8 bits is found from all tokens of the
     product together, so that no row's answer is its own alone, however rows are laid.
     """
-    layers = sys.modules.get("bitsandbytes.nn.modules")  # which no such layer is without, and which takes long to import
+    layers = _layers()
     return layers is not None and any(type(module) is layers.Linear8bitLt for module in model.modules())
+
+
+def is_quantised(layer: nn.Module) -> bool:
+    """Whether bitsandbytes holds the layer's weight, in 8 or in 4 bits."""
+    layers = _layers()
+    return layers is not None and isinstance(layer, (layers.Linear4bit, layers.Linear8bitLt))
+
+
+def _layers() -> Any:
+    """Bitsandbytes' layers; None where it was not imported, which takes long, or is hidden (`jobs.imports`): no model has one then."""
+    return sys.modules.get("bitsandbytes.nn.modules")
 
 
 def lies_across(layer: nn.Module) -> bool:

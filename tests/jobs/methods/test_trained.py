@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -122,6 +124,28 @@ def test_what_is_told_is_what_trains(architecture, task, models):
             if told != counted and method.id not in UNKNOWN:
                 faults.append((method.id, given, told, counted))
     assert faults == []
+
+
+def apply_all(root):
+    """Puts every method that builds on no other adapter on a base in 16 bits, in a process of its own."""
+    for method in all_methods():
+        if fits(method, "llama", "causal_lm") and 16 in method.capabilities.bases:
+            folder = material(root, "llama", "causal_lm").model
+            model = load_model(folder, precision="float32", trains_base=False, head=CAUSAL)
+            settings = method.resolve({BASE_BITS: "16"} if len(method.capabilities.bases) > 1 else {})
+            sys.stdout.write(f"{method.id} {trained(method, settings, model, 'causal_lm', folder)}\n")
+
+
+def test_without_bitsandbytes_every_method_takes_a_plain_base(tmp_path):
+    """`python -m jobs train` hides it from a run that has no use for it."""
+    hidden = "from jobs.imports import hide_bitsandbytes; hide_bitsandbytes()"
+    code = f"{hidden}; import pathlib, sys; from tests.jobs.methods.test_trained import apply_all; apply_all(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    applied = dict(line.split() for line in done.stdout.splitlines())
+    assert {"lora", "c3a", "block_sparse", "prefix_tuning"} <= applied.keys()
+    assert all(int(numbers) for numbers in applied.values())
 
 
 def test_what_hangs_on_the_rows_is_not_told(models):
