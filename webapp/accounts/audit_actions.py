@@ -24,7 +24,7 @@ class Action(TextChoices):
     TOKEN_CREATED = "token.created", _("API token made")
     TOKEN_REVOKED = "token.revoked", _("API token revoked")
     SIGN_IN_FAILED = "sign_in.failed", _("Sign-in failed")
-    PASSWORD_CHANGED = "password.changed", _("Password changed")  # noqa: S105 - no password
+    PASSWORD_CHANGED = "password.changed", _("Password changed")
     TWO_FACTOR_ON = "two_factor.on", _("Second factor added")
     TWO_FACTOR_OFF = "two_factor.off", _("Second factor removed")
     TWO_FACTOR_CODES = "two_factor.codes", _("Recovery codes made anew")

@@ -44,7 +44,9 @@ def authenticate(request: HttpRequest) -> ApiToken | None:
         return None
     token = ApiToken.objects.select_related("user", "team").filter(sha256=digest(secret.strip()), revoked_at=None).first()
     if token is None or token.expired or not token.user.is_active:
-        raise TokenRefused(401, "invalid_token", _("The API token is not known, has expired or was revoked. Make another on the team's pages."))
+        raise TokenRefused(
+            401, "invalid_token", _("The API token is not known, has expired or was revoked. Make another on the team's pages.")
+        )
     token.user.only_team = token.team_id
     _note_use(token)
     return token
@@ -53,7 +55,9 @@ def authenticate(request: HttpRequest) -> ApiToken | None:
 def require_scope(token: ApiToken, scope: Scope) -> None:
     """Raises `TokenRefused` for a token without the scope."""
     if scope not in token.scopes:
-        raise TokenRefused(403, "insufficient_scope", _("This needs the scope %(scope)s, which the token does not have.") % {"scope": scope.value})
+        raise TokenRefused(
+            403, "insufficient_scope", _("This needs the scope %(scope)s, which the token does not have.") % {"scope": scope.value}
+        )
 
 
 def takes_token(scope: Scope) -> Callable[[_View], _View]:

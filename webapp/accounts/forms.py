@@ -101,7 +101,10 @@ class ProfileForm(_ProfileForm):
         assert isinstance(languages, forms.ChoiceField)  # noqa: S101 - for the type checker
         assert isinstance(zones, forms.ChoiceField)  # noqa: S101 - for the type checker
         languages.choices = [("", _("As the browser asks")), *settings.LANGUAGES]
-        zones.choices = [("", _("As the browser's clock")), *((name, name.replace("_", " ")) for name in sorted(zoneinfo.available_timezones()))]
+        zones.choices = [
+            ("", _("As the browser's clock")),
+            *((name, name.replace("_", " ")) for name in sorted(zoneinfo.available_timezones())),
+        ]
 
 
 class TokenForm(forms.Form):

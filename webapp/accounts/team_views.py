@@ -48,7 +48,9 @@ def two_factor(request: HttpRequest, slug: str) -> HttpResponse:
     except UserError as error:
         messages.error(request, f"{error.message} {error.remedy}")
         return redirect("accounts:settings", slug)
-    said = _("From now on the team opens only to people with a second factor.") if required else _("A second factor is no longer asked for.")
+    said = (
+        _("From now on the team opens only to people with a second factor.") if required else _("A second factor is no longer asked for.")
+    )
     messages.success(request, said)
     return redirect("accounts:settings", slug)
 

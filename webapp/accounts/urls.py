@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from allauth.account import views as sign_in
 from allauth.usersessions import views as sessions
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from webapp.accounts import audit_views, member_views, profile_views, team_views, token_views, views
 
@@ -36,7 +36,7 @@ _members = [
     path("<uuid:membership_id>/hand-over/", member_views.give_ownership, name="hand-over"),
 ]
 
-_accounts = (
+_accounts: tuple[list[URLPattern | URLResolver], str] = (
     [
         path("account/", profile_views.profile, name="profile"),
         path("teams/new/", views.new_team, name="new-team"),

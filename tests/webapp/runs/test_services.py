@@ -167,11 +167,11 @@ def test_rename_and_delete(bench: Bench, django_capture_on_commit_callbacks: Any
     with pytest.raises(UserError, match="needs a name"):
         rename(run, "")
     with pytest.raises(UserError, match="Deleting is not possible: the run is queued"):
-        delete(run)
+        delete(run, actor="alice")
     run.attempt_folder(1).mkdir(parents=True)
     cancel(run, actor="alice")
     folder = run.folder
     with django_capture_on_commit_callbacks(execute=True):
-        delete(run)
+        delete(run, actor="alice")
     assert not Run.objects.exists()
     assert not folder.exists()

@@ -17,20 +17,26 @@ _NAME_LENGTH = 200
 
 
 def record(
-    action: Action, *, team: Team | None, actor: User | str | None, thing: Model | None = None, name: str = "", detail: Mapping[str, Any] | None = None
+    action: Action,
+    *,
+    team: Team | None,
+    actor: User | str | None,
+    thing: Model | None = None,
+    name: str = "",
+    detail: Mapping[str, Any] | None = None,
 ) -> AuditEvent:
     """Writes one event; call it in the transaction of what it tells of.
 
     `actor` is a person, or the name of one; None is the site itself. `thing` is what it was done to: its class name in lower case, key and
     words are stored, so call before a deletion; `name` stands in for its words. `detail` is JSON: figures and names, never secrets.
     """
-    user = actor if isinstance(actor, User) else User.objects.filter(username=actor).first() if actor else None
+    user = User.objects.filter(username=actor).first() if isinstance(actor, str) else actor
     return AuditEvent.objects.create(
         team=team,
         actor=user,
-        actor_name=user.username if user else actor or "",
+        actor_name=user.username if user else str(actor or ""),
         action=action,
-        object_type="" if thing is None else thing._meta.model_name,
+        object_type="" if thing is None else str(thing._meta.model_name),
         object_id="" if thing is None else str(thing.pk),
         object_name=(name or ("" if thing is None else str(thing)))[:_NAME_LENGTH],
         address=client_address(),
@@ -40,7 +46,8 @@ def record(
 
 def record_of_person(action: Action, user: User, *, detail: Mapping[str, Any] | None = None) -> None:
     """Writes what happened to a person's account into the log of each of their teams; into that of the site for a person without one."""
-    for team in list(Team.objects.filter(memberships__user=user)) or [None]:
+    teams: list[Team | None] = [*Team.objects.filter(memberships__user=user)]
+    for team in teams or [None]:
         record(action, team=team, actor=user, thing=user, detail=detail)
 
 
@@ -70,4 +77,6 @@ def events(team: Team, wanted: Wanted) -> QuerySet[AuditEvent]:
 
 def people(team: Team) -> list[str]:
     """The names that stand in the team's log."""
-    return list(AuditEvent.objects.filter(team=team).exclude(actor_name="").order_by("actor_name").values_list("actor_name", flat=True).distinct())
+    return list(
+        AuditEvent.objects.filter(team=team).exclude(actor_name="").order_by("actor_name").values_list("actor_name", flat=True).distinct()
+    )

@@ -1,4 +1,7 @@
-"""Use cases: change a member's role, remove a member, hand the team over. Nobody acts above their own role, and no team loses its last owner."""
+"""Use cases: change a member's role, remove a member, hand the team over.
+
+Nobody acts above their own role, and no team loses its last owner.
+"""
 
 from __future__ import annotations
 

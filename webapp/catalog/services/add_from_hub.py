@@ -7,7 +7,9 @@ import re
 from django.db import transaction
 
 from jobs.errors import UserError
+from webapp.accounts.audit_actions import Action
 from webapp.accounts.models import Team, User
+from webapp.accounts.services.audit import record
 from webapp.catalog.models import BaseModel
 from webapp.work.outbox import SHORT_QUEUE, ring
 
@@ -32,6 +34,8 @@ def add_from_hub(*, team: Team, user: User, repository: str, revision: str = "")
         model = BaseModel.objects.create(
             team=team, name=repository, source=BaseModel.Source.HUB, repository=repository, revision=revision, created_by=user
         )
+        detail = {"source": model.source, "revision": revision}
+        record(Action.MODEL_ADDED, team=team, actor=user, thing=model, name=repository, detail=detail)
         ring(TASK, model.pk, SHORT_QUEUE)
     return model
 

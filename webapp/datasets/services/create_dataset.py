@@ -10,7 +10,9 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max
 
 from jobs.errors import UserError
+from webapp.accounts.audit_actions import Action
 from webapp.accounts.models import Team, User
+from webapp.accounts.services.audit import record
 from webapp.datasets.models import Dataset, DatasetVersion, Upload
 from webapp.datasets.services.finish import finish
 from webapp.datasets.services.sniff import sniff
@@ -65,6 +67,8 @@ def _recognise(team: Team, uploads: Mapping[str, UUID]) -> tuple[dict[str, Uploa
 def _draft(dataset: Dataset, user: User, files: dict[str, Upload], recognised: dict[str, Any]) -> DatasetVersion:
     before = dataset.versions.order_by("-number").first()
     number = (dataset.versions.aggregate(last=Max("number"))["last"] or 0) + 1
+    sent = {split: upload.filename for split, upload in files.items()}
+    record(Action.DATASET_UPLOADED, team=dataset.team, actor=user, thing=dataset, name=f"{dataset.name} @{number}", detail=sent)
     return DatasetVersion.objects.create(
         dataset=dataset,
         number=number,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from webapp.accounts.audit_actions import Action
+from webapp.accounts.services.audit import record
 from webapp.runs import lease
 from webapp.runs.models import Run
 from webapp.runs.services.wish import refuse, wish
@@ -17,5 +19,6 @@ def cancel(run: Run, *, actor: str) -> Run:
         done = lease.move(run.id, run.attempt, to=State.CANCELLED, frm=frm, actor=actor, desired=Desired.CANCEL)
         if done or wish(run, Desired.CANCEL, actor=actor):
             run.refresh_from_db()
+            record(Action.RUN_CANCELLED, team=run.team, actor=actor, thing=run, name=run.name)
             return run
     raise refuse(run, "Cancelling")

@@ -8,7 +8,9 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 import jobs
+from webapp.accounts.audit_actions import Action
 from webapp.accounts.models import Team, User
+from webapp.accounts.services.audit import record
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
 from webapp.quotas.services.limits import check_launch
@@ -51,6 +53,7 @@ def queue_run(
             code_version=jobs.__version__,
         )
         lease.record(run.id, to=State.QUEUED, actor=user.username, attempt=0)
+        record(Action.RUN_CREATED, team=team, actor=user, thing=run, name=name, detail={"kind": kind, "method": method})
         ring(lease.TRAIN_TASK, run.id, run.queue)
     run.refresh_from_db()
     return run
