@@ -21,6 +21,8 @@ COMMANDS: dict[str, str] = {
     "preview": "jobs.commands.preview",
     "validate": "jobs.commands.validate",
     "inspect": "jobs.commands.inspect",
+    "describe": "jobs.commands.describe",
+    "unpack": "jobs.commands.unpack",
     "fetch": "jobs.commands.fetch",
     "sample": "jobs.commands.sample",
     "estimate": "jobs.commands.estimate",

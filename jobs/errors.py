@@ -180,6 +180,22 @@ CATALOGUE: dict[str, ErrorText] = {
     "version_fixed": ErrorText("This dataset version is {state} and can no longer change.", "Make a new version of the dataset."),
     "hub_name": ErrorText("{value} is no {what} on the Hugging Face Hub.", "Write it as the Hub does, such as HuggingFaceTB/SmolLM2-135M."),
     "model_exists": ErrorText("This team already has the model '{name}'.", "Open it in the list, or name another revision."),
+    "model_name_taken": ErrorText("This team already has a model called '{name}'.", "Choose another name."),
+    "model_folder": ErrorText(
+        "The folder {path} cannot be taken: {reason}.", "Choose one of the list; an administrator of the site says which folders are open."
+    ),
+    "model_files": ErrorText(
+        "{reason}.", "Give config.json, tokenizer.json and its settings, and *.safetensors: side by side, or as one zip archive."
+    ),
+    "model_used": ErrorText(
+        "{name} cannot be deleted: runs that start from it: {count}.",
+        "Delete those runs first, or archive the model: lists then leave it out.",
+    ),
+    "archive_refused": ErrorText(
+        "The archive is not taken: {reason}.", "Pack config.json, the tokenizer's files and *.safetensors into one zip, and nothing else."
+    ),
+    "artifact_unfit": ErrorText("{name} cannot become a base model: {reason}.", "Choose a merged or fully trained model of a run."),
+    "artifact_used": ErrorText("{name} cannot be deleted: {run} has not ended and builds on it.", "Wait for that run, or cancel it."),
     # -- the box: a file from a user is read in a bounded child process ------------------------------------------
     "box_memory": ErrorText(
         "Reading the file took more than {limit} of memory, so it was stopped.", "Split the file, or check that it is what it seems."
@@ -250,6 +266,11 @@ CATALOGUE: dict[str, ErrorText] = {
         "The result needs {needed} bytes, and {free} are free at {path}.", "Free some space, or choose another folder.", ExitCode.DISK_FULL
     ),
     "download": ErrorText("The download failed: {reason}.", "Check the name, the network and the token, then try again."),
+    "hub_unreachable": ErrorText(
+        "The hub at {endpoint} cannot be reached from this machine ({reason}).",
+        "Try again: what has come is kept. Behind a proxy, set HTTPS_PROXY for the workers; without a way out, add the model from a folder "
+        "or by upload.",
+    ),
     "merge_refused": ErrorText(
         "The exported model is not offered: {reason}.",
         "The adapter, where there is one, is intact: load it on top of the base model.",

@@ -60,12 +60,12 @@ def fetch_model(
 
     A branch or tag is resolved to its commit first, and only that commit is read. A download that broke off is resumed by the next
     call, from a folder beside `out`. The token is `HF_TOKEN` of the environment, if any. `progress(done, total)` counts bytes.
-    Raises `UserError("download")`, `UserError("model_unusable")`, `GraftError("disk_full")`.
+    Raises `UserError` (`download`, `hub_unreachable`, `model_unusable`), `GraftError("disk_full")`.
     """
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # read when huggingface_hub is imported
     if out.exists():
         raise UserError("download", reason=f"{out} exists already")
-    with _plain_errors(repository, out):
+    with _plain_errors(repository, out, endpoint or _default_endpoint()):
         snapshot = resolve(repository, revision, endpoint)
         part = _part_folder(out, snapshot.commit)
         _download(snapshot, part, endpoint, progress)
@@ -176,7 +176,7 @@ def _verify(snapshot: Snapshot, part: Path) -> None:
 
 
 @contextmanager
-def _plain_errors(repository: str, out: Path) -> Iterator[None]:
+def _plain_errors(repository: str, out: Path, endpoint: str) -> Iterator[None]:
     """The client's errors in words of ours."""
     import httpx2
     from huggingface_hub import errors
@@ -193,7 +193,9 @@ def _plain_errors(repository: str, out: Path) -> Iterator[None]:
         raise UserError("download", reason=f"{repository} has no such revision") from None
     except errors.OfflineModeIsEnabled:
         raise UserError("download", reason="this machine is set to work offline (HF_HUB_OFFLINE)") from None
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, httpx2.HTTPError) as failure:
+    except (httpx2.TransportError, errors.LocalEntryNotFoundError) as failure:
+        raise UserError("hub_unreachable", endpoint=endpoint, reason=_first_line(failure)) from failure
+    except (errors.HfHubHTTPError, httpx2.HTTPError) as failure:
         raise UserError("download", reason=_first_line(failure)) from failure
     except OSError as failure:
         if failure.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from jobs.tasks.registry import get_task
 from webapp.accounts.models import Team, User
@@ -16,17 +17,25 @@ class BaseModel(models.Model):
     """A model that runs start from. Without a team it belongs to the site and every team may use it.
 
     `facts` is what the box read of its config and safetensors headers: `architecture parameters context_length vocabulary dtype
-    chat_template has_biases tasks files`.
+    chat_template has_biases tasks files`. `description` is what else its page tells (`services.describe`), of the edition `described`;
+    0 where it has not been looked at. `origin` says where its files are taken from, by source:
+
+    - folder: `path`, below one of the allowed folders; `left_out`, names of files that were not taken.
+    - upload: `files`, the names as they came.
+    - run: `run`, `run_name`, `artifact`, `artifact_name`, `base`, `base_name`; `zip` (below GRAFT_VAR) and `members`, where they lie in it.
     """
 
     class Source(models.TextChoices):
-        SAMPLE = "sample", "Sample"
-        HUB = "hub", "Hugging Face Hub"
+        SAMPLE = "sample", _("Sample")
+        HUB = "hub", _("Hugging Face Hub")
+        FOLDER = "folder", _("Folder of the host")
+        UPLOAD = "upload", _("Upload")
+        RUN = "run", _("Run")
 
     class State(models.TextChoices):
-        FETCHING = "fetching", "Downloading"
-        READY = "ready", "Ready"
-        FAILED = "failed", "Failed"
+        FETCHING = "fetching", _("Being added")
+        READY = "ready", _("Ready")
+        FAILED = "failed", _("Failed")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.CASCADE, related_name="base_models")
@@ -39,6 +48,10 @@ class BaseModel(models.Model):
     message = models.TextField(blank=True)
     progress = models.JSONField(default=dict)
     facts = models.JSONField(default=dict)
+    description = models.JSONField(default=dict)
+    described = models.PositiveSmallIntegerField(default=0)
+    origin = models.JSONField(default=dict)
+    archived_at = models.DateTimeField(null=True, blank=True)
     created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -47,7 +60,7 @@ class BaseModel(models.Model):
 
     @property
     def task_names(self) -> list[str]:
-        """What the model can be trained for, in words; empty where its facts do not say it."""
+        """What the model can be trained for, in words; empty until it is described."""
         return [get_task(task).name for task in self.facts.get("tasks", ())]
 
     @property

@@ -80,7 +80,9 @@ def test_a_file_that_is_not_what_the_hub_said_is_not_kept(model, tmp_path):
     shard = next(model.glob("model-00001-*"))
     with serve(Hub({NAME: model}, lie_about=shard.name)) as hub:
         code, _, error = fetch(hub, tmp_path)
-    assert (code, error["code"]) == (78, "download")
+    assert (code, error["code"]) == (78, "hub_unreachable")
+    assert hub.url in error["message"]
+    assert "from a folder or by upload" in error["remedy"]
     assert f"{shard.name} is not what the hub says" in error["message"]
     assert list((tmp_path / "models").iterdir()) == []
 
@@ -131,4 +133,6 @@ def test_no_hub_is_an_error_of_the_users_not_a_traceback(tmp_path):
     with serve(Hub({})) as hub:
         pass
     code, _, error = fetch(hub, tmp_path)
-    assert (code, error["code"]) == (78, "download")
+    assert (code, error["code"]) == (78, "hub_unreachable")
+    assert hub.url in error["message"]
+    assert "from a folder or by upload" in error["remedy"]
