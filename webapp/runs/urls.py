@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from django.urls import path
 
-from webapp.runs import advice_views, compare_views, compose_views, trained_views, views
+from webapp.runs import advice_views, compare_views, compose_views, list_views, trained_views, views, workers_views
 
 app_name = "runs"
 
 urlpatterns = [
-    path("t/<slug:slug>/runs/", views.run_list, name="list"),
+    path("t/<slug:slug>/runs/", list_views.run_list, name="list"),
+    path("t/<slug:slug>/runs/bulk/", list_views.bulk, name="bulk"),
+    path("t/<slug:slug>/runs/views/", list_views.save, name="save-view"),
+    path("t/<slug:slug>/runs/views/<uuid:view_id>/delete/", list_views.forget, name="delete-view"),
     path("t/<slug:slug>/runs/new/", views.new_run, name="new"),
     path("t/<slug:slug>/runs/new/trained/", trained_views.trained, name="trained"),
     path("t/<slug:slug>/runs/new/advice/", advice_views.advice, name="advice"),
@@ -17,6 +20,10 @@ urlpatterns = [
     path("t/<slug:slug>/runs/combine/", compose_views.combine, name="combine"),
     path("t/<slug:slug>/compare/", compare_views.compare, name="compare"),
     path("t/<slug:slug>/compare/<slug:form>/", compare_views.compare_export, name="compare-export"),
+    path("t/<slug:slug>/workers/", workers_views.workers, name="workers"),
+    path("t/<slug:slug>/workers/<uuid:worker_id>/drain/", workers_views.drain, name="drain"),
+    path("t/<slug:slug>/workers/queue/<uuid:run_id>/priority/", workers_views.priority, name="priority"),
+    path("t/<slug:slug>/workers/queue/<uuid:run_id>/move/", workers_views.move, name="move"),
     path("runs/<uuid:run_id>/", views.detail, name="detail"),
     path("runs/<uuid:run_id>/parts/<slug:name>/", views.part, name="part"),
     path("runs/<uuid:run_id>/series/", views.series, name="series"),
