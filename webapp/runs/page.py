@@ -225,10 +225,10 @@ def _line(record: Record) -> Line:
 
 def artifacts(run: Run) -> dict[str, Any]:
     """What the run left for download, with the facts of each; success publishes one attempt's set."""
-    return {"artifacts": [{"row": artifact, "facts": _facts(artifact)} for artifact in run.artifacts.all()]}
+    return {"artifacts": [{"row": artifact, "facts": facts_of(artifact)} for artifact in run.artifacts.all()]}
 
 
-def _facts(artifact: Artifact) -> list[tuple[str, str]]:
+def facts_of(artifact: Artifact) -> list[tuple[str, str]]:
     """The `details` of the `artifact` event that a page can name, as name and value."""
     details = {name: value for name, value in artifact.details.items() if value is not None}
     return [(str(label), _fact(name, details[name])) for name, label in FACTS.items() if name in details]
