@@ -318,6 +318,9 @@ CATALOGUE: dict[str, ErrorText] = {
         "The team has used {used} of its {limit} device hours of this month.",
         "Wait for the next month (UTC), or ask an administrator of the site for a higher limit.",
     ),
+    # -- notices
+    "webhook_address": ErrorText("The address cannot be called: {reason}", "Give the https address of a service that takes webhooks."),
+    "webhooks_too_many": ErrorText("The team has {limit} webhooks, as many as it may have.", "Delete one first."),
     "run_state": ErrorText("{action} is not possible: the run is {state}.", "Reload the page to see what is."),
     "dataset_not_ready": ErrorText("The dataset {name} is not ready to be trained on.", "Validate it first, or choose another."),
     "model_not_ready": ErrorText("The base model {name} is not ready.", "Wait until it is downloaded, or choose another."),

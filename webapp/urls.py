@@ -10,8 +10,10 @@ urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("", include("webapp.accounts.urls")),
+    path("", include("webapp.notices.urls")),
     path("", include("webapp.datasets.urls")),
     path("", include("webapp.catalog.urls")),
     path("", include("webapp.runs.urls")),
+    path("", include("webapp.runs.experiment_urls")),
     path("", include("webapp.artifacts.urls")),
 ]

@@ -37,3 +37,7 @@ class Action(TextChoices):
     MODEL_DELETED = "model.deleted", _("Model deleted")
     ARTIFACT_DOWNLOADED = "artifact.downloaded", _("Artifact downloaded")
     ARTIFACT_DELETED = "artifact.deleted", _("Artifact deleted")
+    WEBHOOK_ADDED = "webhook.added", _("Webhook added")
+    WEBHOOK_SECRET = "webhook.secret", _("Webhook's secret made anew")  # noqa: S105 - no password
+    WEBHOOK_DELETED = "webhook.deleted", _("Webhook deleted")
+    QUOTA_CHANGED = "quota.changed", _("Quota changed")

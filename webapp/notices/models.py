@@ -24,6 +24,7 @@ class RunEnding(models.Model):
     owner = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     facts = models.JSONField(default=dict)
     at = models.DateTimeField()
+    told_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["run_id", "attempt", "state"], name="ending_unique")]

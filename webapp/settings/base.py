@@ -170,6 +170,7 @@ GRAFT_RECONCILERS = [
     "webapp.runs.services.reconcile:reconcile",
     "webapp.datasets.services.reconcile:reconcile",
     "webapp.catalog.services.reconcile:reconcile",
+    "webapp.notices.services.reconcile:reconcile",
 ]
 
 # The functions (import strings) that delete what an app keeps of a team, in this order (accounts.services.delete_team).

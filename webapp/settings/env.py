@@ -39,6 +39,12 @@ class Environment(BaseSettings):
     redis_url: str = Field(default="", validation_alias=AliasChoices("REDIS_URL"))
     hub_endpoint: str = Field(default="https://huggingface.co", validation_alias=AliasChoices("HF_ENDPOINT"))
 
+    # Folders of this host, comma-separated, below which teams may take base models.
+    model_folders: str = ""
+
+    # Hosts of private networks that webhooks may reach, comma-separated (webapp/core/outbound.py).
+    outbound_hosts: str = ""
+
     upload_limit_bytes: int = 20 * 2**30
     request_limit_bytes: int = 2 * 2**20
     chunk_limit_bytes: int = 16 * 2**20

@@ -1,0 +1,73 @@
+"""What is said of an ending: to machines as JSON, to people as a subject and a few lines."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from webapp.accounts.models import Team
+from webapp.notices.models import RunEnding
+from webapp.settings.env import ENV
+
+SUBJECT_LENGTH = 200
+
+
+def site_url(path: str) -> str:
+    """A path of the site as people reach it from outside: by the first of GRAFT_TRUSTED_ORIGINS, else where the server listens."""
+    origins = ENV.split(ENV.trusted_origins)
+    return (origins[0].rstrip("/") if origins else f"http://{ENV.host}:{ENV.port}") + path
+
+
+def event_type(ending: RunEnding) -> str:
+    """`run.succeeded`, `run.failed` or `run.cancelled`."""
+    return f"run.{ending.state}"
+
+
+def payload(ending: RunEnding) -> str:
+    """The body of a webhook's message."""
+    facts = ending.facts
+    failure = {"code": facts["failure_code"], "message": facts["message"], "remedy": facts["remedy"]} if ending.failed else None
+    run = {
+        "id": str(ending.run_id),
+        "url": site_url(reverse("runs:detail", args=[ending.run_id])),
+        "state": ending.state,
+        "attempt": ending.attempt,
+        **{name: facts[name] for name in ("name", "method", "model", "dataset", "owner")},
+        "failure": failure,
+    }
+    return message(event_type(ending), ending.at, ending.team, {"run": run})
+
+
+def message(kind: str, at: datetime, team: Team, data: dict[str, Any]) -> str:
+    """The JSON of a message: `type`, `timestamp`, `data`, of which `team` is always part."""
+    body = {"type": kind, "timestamp": at.isoformat(), "data": {"team": {"name": team.name, "slug": team.slug}, **data}}
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+
+
+def title(ending: RunEnding) -> str:
+    """`support-11 has failed`, in the language that is active."""
+    words = {
+        "succeeded": _("%(name)s has succeeded"),
+        "failed": _("%(name)s has failed"),
+        "cancelled": _("%(name)s was cancelled"),
+    }
+    return (words[ending.state] % {"name": ending.facts["name"]})[:SUBJECT_LENGTH]
+
+
+def summary(ending: RunEnding) -> str:
+    """One or two lines: why it failed and what to do, else what was trained."""
+    facts = ending.facts
+    if ending.failed:
+        return f"{facts['message']} {facts['remedy']}".strip()
+    return _("%(method)s on %(model)s with %(dataset)s") % {name: facts[name] for name in ("method", "model", "dataset")}
+
+
+def letter(ending: RunEnding) -> str:
+    """The text of an e-mail."""
+    link, settings = site_url(reverse("runs:detail", args=[ending.run_id])), site_url(reverse("notices:notifications", args=[ending.team.slug]))
+    why = _("You are told because of your settings: %(link)s") % {"link": settings}
+    return f"{title(ending)}.\n\n{summary(ending)}\n\n{link}\n\n-- \n{why}\n"
