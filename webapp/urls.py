@@ -10,6 +10,7 @@ urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("", include("webapp.accounts.urls")),
+    path("", include("webapp.quotas.urls")),
     path("", include("webapp.notices.urls")),
     path("", include("webapp.datasets.urls")),
     path("", include("webapp.catalog.urls")),

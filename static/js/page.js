@@ -1,4 +1,5 @@
 // What every page does: theme toggle, menus that close, copy buttons.
+import "./notify.js";
 import "./times.js";
 
 const ORDER = ["system", "light", "dark"];

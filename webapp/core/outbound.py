@@ -75,7 +75,9 @@ def check(url: str) -> SplitResult:
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise NotCalled(_("It must hold no user, no password and no fragment (#)."))
     if parts.scheme == "http" and not _listed(parts.hostname):
-        raise NotCalled(_("It must begin with https://. An administrator of the site can allow plain http for a host (GRAFT_OUTBOUND_HOSTS)."))
+        raise NotCalled(
+            _("It must begin with https://. An administrator of the site can allow plain http for a host (GRAFT_OUTBOUND_HOSTS).")
+        )
     try:
         literal = ipaddress.ip_address(parts.hostname)
     except ValueError:

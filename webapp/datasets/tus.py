@@ -43,7 +43,7 @@ def creation(request: HttpRequest, slug: str) -> HttpResponse:
     except ValueError:
         return _refuse(400, "Upload-Length must be a number of bytes, and Upload-Metadata pairs of a key and base64.")
     except UserError as error:
-        return _refuse(413 if error.code == "upload_too_large" else 400, f"{error.message} {error.remedy}")
+        return _refuse(413 if error.code in ("upload_too_large", "quota_storage") else 400, f"{error.message} {error.remedy}")
     return _answer(201, {"Location": reverse("datasets:upload", args=[upload.pk]), "Upload-Offset": "0"})
 
 

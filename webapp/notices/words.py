@@ -68,6 +68,9 @@ def summary(ending: RunEnding) -> str:
 
 def letter(ending: RunEnding) -> str:
     """The text of an e-mail."""
-    link, settings = site_url(reverse("runs:detail", args=[ending.run_id])), site_url(reverse("notices:notifications", args=[ending.team.slug]))
+    link, settings = (
+        site_url(reverse("runs:detail", args=[ending.run_id])),
+        site_url(reverse("notices:notifications", args=[ending.team.slug])),
+    )
     why = _("You are told because of your settings: %(link)s") % {"link": settings}
     return f"{title(ending)}.\n\n{summary(ending)}\n\n{link}\n\n-- \n{why}\n"

@@ -7,12 +7,14 @@ import re
 from datetime import timedelta
 from pathlib import PurePath
 
+from django.db import transaction
 from django.utils import timezone
 
 from jobs.data.sources import SUFFIXES
 from jobs.errors import UserError
 from webapp.accounts.models import Team, User
 from webapp.datasets.models import Upload
+from webapp.quotas.services.limits import check_storage
 from webapp.settings.env import ENV
 
 # An upload that nobody goes on with is swept away after this time; each part counts anew.
@@ -33,14 +35,16 @@ def suffix_of(filename: str) -> str:
 
 
 def create_upload(*, team: Team, user: User, filename: str, bytes_total: int) -> Upload:
-    """A new upload with an empty file. Raises `UserError`: `file_empty`, `upload_too_large`."""
+    """A new upload with an empty file. Raises `UserError`: `file_empty`, `upload_too_large`, `quota_storage`."""
     if bytes_total < 1:
         raise UserError("file_empty")
     if bytes_total > ENV.upload_limit_bytes:
         raise UserError("upload_too_large", bytes=bytes_total, limit=ENV.upload_limit_bytes)
-    upload = Upload.objects.create(
-        team=team, created_by=user, filename=label_of(filename), bytes_total=bytes_total, expires_at=timezone.now() + KEPT
-    )
+    with transaction.atomic():
+        check_storage(team, bytes_total, lock=True)
+        upload = Upload.objects.create(
+            team=team, created_by=user, filename=label_of(filename), bytes_total=bytes_total, expires_at=timezone.now() + KEPT
+        )
     upload.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(upload.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     return upload

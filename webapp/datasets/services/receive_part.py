@@ -18,9 +18,11 @@ from uuid import UUID
 
 from django.utils import timezone
 
+from jobs.errors import UserError
 from webapp.datasets.models import Upload
 from webapp.datasets.services.create_upload import KEPT
 from webapp.datasets.services.finish import finish
+from webapp.quotas.services.limits import check_storage
 
 PIECE_BYTES = 256 * 1024
 ALGORITHMS = ("sha256", "sha1", "md5")
@@ -46,12 +48,13 @@ def receive_part(*, upload_id: UUID, offset: int, read: Callable[[int], bytes], 
     """Appends what `read(size)` gives until it gives nothing; the last part completes the upload. Returns the row as it is then.
 
     Raises `PartRefused`: 404 unknown, 409 another offset or already complete, 413 more than was announced, 423 another part is being
-    written, 460 checksum, 507 disk full.
+    written, 460 checksum, 507 disk full; 413 too where the team's storage is full.
     """
     with _locked(upload_id) as handle:
-        upload = Upload.objects.get(pk=upload_id)
+        upload = Upload.objects.select_related("team").get(pk=upload_id)
         if upload.state != Upload.State.RECEIVING or upload.bytes_received != offset:
             raise PartRefused(409, f"The next part begins at {upload.bytes_received}, not at {offset}.")
+        _check_quota(upload)
         received = _write(handle, upload, read, checksum)
         rows = Upload.objects.filter(pk=upload.pk, state=Upload.State.RECEIVING, bytes_received=offset)
         if rows.update(bytes_received=offset + received, expires_at=timezone.now() + KEPT) != 1:
@@ -74,6 +77,14 @@ def _locked(upload_id: UUID) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def _check_quota(upload: Upload) -> None:
+    """What was announced was counted then; a limit that has been lowered since, or filled by runs, is kept now."""
+    try:
+        check_storage(upload.team)
+    except UserError as refusal:
+        raise PartRefused(413, f"{refusal.message} {refusal.remedy}") from refusal
 
 
 def _write(handle: int, upload: Upload, read: Callable[[int], bytes], checksum: Checksum | None) -> int:

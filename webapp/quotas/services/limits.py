@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from django.db.models import Count
@@ -30,9 +30,13 @@ class Hold:
     limit: float
 
 
-def check_storage(team: Team, more_bytes: int = 0, *, field: str | None = None) -> None:
-    """Refuses, by `UserError("quota_storage")`, where a team would keep more than it may with `more_bytes` more."""
-    limit = Quota.objects.filter(team=team).values_list("storage_bytes", flat=True).first()
+def check_storage(team: Team, more_bytes: int = 0, *, lock: bool = False) -> None:
+    """Refuses, by `UserError("quota_storage")`, where a team would keep more than it may with `more_bytes` more.
+
+    With `lock`, within a transaction, the quota stays locked until its end.
+    """
+    rows = Quota.objects.select_for_update() if lock else Quota.objects.all()
+    limit = rows.filter(team=team).values_list("storage_bytes", flat=True).first()
     if limit is None:
         return
     stored = stored_of([team.pk])[team.pk]
@@ -47,7 +51,6 @@ def check_storage(team: Team, more_bytes: int = 0, *, field: str | None = None) 
         wanted=format_bytes(more_bytes),
         largest=largest,
         largest_bytes=format_bytes(stored[largest]),
-        **_where(field),
     )
 
 
@@ -83,7 +86,3 @@ def holds(team_ids: Collection[UUID], *, lock: bool = False) -> dict[UUID, Hold]
         elif quota.running_runs is not None and running.get(quota.team_id, 0) >= quota.running_runs:
             found[quota.team_id] = Hold("running", running.get(quota.team_id, 0), quota.running_runs)
     return found
-
-
-def _where(field: str | None) -> dict[str, Any]:
-    return {"where": {"field": field}} if field else {}
