@@ -20,7 +20,7 @@ from tests.webapp.cast import LATER, Cast, make_cast
 from webapp.accounts.models import ApiToken, Invitation, User
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import Dataset, DatasetVersion, Upload
-from webapp.runs.models import Artifact, Run
+from webapp.runs.models import Artifact, Experiment, Run, SavedView
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,9 @@ ROUTES: dict[str, Route] = {
     "catalog:detail": Route("GET", ("model",), viewer="GET"),
     "catalog:retry": Route("POST", ("model",)),
     "runs:list": Route("GET", ("slug",), viewer="GET"),
+    "runs:bulk": Route("POST", ("slug",)),
+    "runs:save-view": Route("POST", ("slug",)),
+    "runs:delete-view": Route("POST", ("slug", "view")),
     "runs:new": Route("GET POST", ("slug",)),
     "runs:combine": Route("GET POST", ("slug",)),
     "runs:advice": Route("POST", ("slug",)),
@@ -108,6 +111,14 @@ ROUTES: dict[str, Route] = {
     "runs:cancel": Route("POST", ("run",)),
     "runs:retry": Route("POST", ("run",)),
     "runs:delete": Route("POST", ("run",)),
+    "experiments:list": Route("GET", ("slug",), viewer="GET"),
+    "experiments:new": Route("GET POST", ("slug",)),
+    "experiments:detail": Route("GET", ("experiment",), viewer="GET"),
+    "experiments:export": Route("GET", ("experiment", "form"), viewer="GET"),
+    "experiments:add": Route("GET POST", ("experiment",)),
+    "experiments:stop": Route("POST", ("experiment",)),
+    "experiments:retry": Route("POST", ("experiment",)),
+    "experiments:delete": Route("POST", ("experiment",)),
     "artifacts:download": Route("GET HEAD", ("artifact",), viewer="GET HEAD"),
     "artifacts:file": Route("GET HEAD", ("artifact", "number"), viewer="GET HEAD"),
     "artifacts:sha256": Route("GET HEAD", ("artifact",), viewer="GET HEAD"),
@@ -137,6 +148,14 @@ class Things:
         return reverse(name, args=[self.values[argument] for argument in ROUTES[name].args])
 
 
+# What an experiment of one run keeps.
+LAUNCHED = {
+    "axes": {"methods": ["lora"], "ranks": [], "rates": [], "seeds": [0], "scale_alpha": False},
+    "spec": {"dataset_version": "", "base_model": "", "task": "causal_lm", "validation_share": 0.0, "training": {}, "evaluation": {},
+             "export": {}},
+}  # fmt: skip
+
+
 def make_things(cast: Cast) -> Things:
     def upload(name: str) -> Upload:
         row = Upload.objects.create(team=cast.team, created_by=cast.alice, filename=name, bytes_total=9, expires_at=LATER)
@@ -160,10 +179,13 @@ def make_things(cast: Cast) -> Things:
         run=run, attempt=1, kind="adapter", name="first.zip", path="artifacts/first.zip", bytes=10, sha256="1" * 64,
         files=[{"name": "a.json", "bytes": 4, "sha256": "2" * 64, "offset": 3}],
     )  # fmt: skip
+    experiment = Experiment.objects.create(team=cast.team, name="Grid", created_by=cast.alice, **LAUNCHED)
     membership = cast.team.memberships.get(user=cast.bob)
     values = {
         "slug": cast.team.slug, "membership": membership.pk, "upload": upload("more.csv").pk, "dataset": dataset.pk, "version": version.pk,
-        "model": model.pk, "run": run.pk, "artifact": artifact.pk, "number": 0, "part": "header", "form": "csv", "token": "no-such-token",
+        "model": model.pk, "run": run.pk, "artifact": artifact.pk, "number": 0, "part": "header", "form": "csv",
+        "view": SavedView.objects.create(team=cast.team, user=cast.alice, name="mine").pk,
+        "experiment": experiment.pk, "token": "no-such-token",
         "invitation": Invitation.objects.create(team=cast.team, token_sha256="3" * 64, created_by=cast.alice, expires_at=LATER).pk,
         "api_token": ApiToken.objects.create(team=cast.team, user=cast.alice, name="nightly", prefix="graft_abc", sha256="4" * 64).pk,
         "uidb36": "1", "key": "no-such-key",

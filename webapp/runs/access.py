@@ -11,7 +11,7 @@ from django.http import Http404
 
 from webapp.accounts.access import can, visible_to
 from webapp.accounts.models import User
-from webapp.runs.models import Run
+from webapp.runs.models import Experiment, Run
 
 
 def visible_runs(user: User | AnonymousUser) -> QuerySet[Run]:
@@ -30,3 +30,14 @@ def get_run(user: User | AnonymousUser, run_id: UUID, action: str) -> Run:
     if not can(user, run.team, action):
         raise PermissionDenied
     return run
+
+
+def get_experiment(user: User | AnonymousUser, experiment_id: UUID, action: str) -> Experiment:
+    """The experiment, if the user may do `action` with it. Raises as `get_run` does."""
+    rows = visible_to(user, Experiment.objects.select_related("team", "created_by"))
+    experiment = rows.filter(pk=experiment_id).first()
+    if experiment is None:
+        raise Http404
+    if not can(user, experiment.team, action):
+        raise PermissionDenied
+    return experiment

@@ -87,11 +87,11 @@ def _told(run: Run) -> dict[str, str]:
 
 
 def flatten(body: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """The leaves of an object by their dotted path; a list is a leaf."""
+    """The leaves of an object by their dotted path; a list is a leaf, an empty object is nothing."""
     found: dict[str, Any] = {}
     for name, value in body.items():
         path = f"{above}{name}"
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             found |= flatten(value, f"{path}.")
         else:
             found[path] = value

@@ -1,0 +1,1 @@
+"""Experiments: many runs from one form, and the table in which they end."""
