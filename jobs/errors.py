@@ -144,6 +144,15 @@ CATALOGUE: dict[str, ErrorText] = {
         "The column '{name}' seems to mark {what}; every answer would be trained on.",
         "Remove the rows that the model should not learn from.",
     ),
+    "row_unknown": ErrorText("The file has no row {number}.", "Choose a row that it has."),
+    "all_masked": ErrorText(
+        "No row has anything to learn: all {count} rows lack an answer of the assistant that counts.",
+        "Give each conversation an answer whose weight is not 0, or choose another layout.",
+    ),
+    "all_empty": ErrorText("No row has anything to learn: the answer of all {count} rows is empty.", "Choose the column with the answers."),
+    "one_class": ErrorText(
+        "Every row has the same label, '{label}': a model that always says it is right already.", "Upload rows with at least two labels."
+    ),
     "no_rows": ErrorText("No usable row was found.", "Check the mapping of the columns, or choose another file."),
     "mapping_invalid": ErrorText("The mapping does not fit the file: {reason}.", "Choose the columns again."),
     "format_unknown": ErrorText(

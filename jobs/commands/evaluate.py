@@ -102,7 +102,7 @@ def _forward(opened: Opened, records: list[Record]) -> Forward:
     from jobs.data.encoding import encode_records, require_labels
     from jobs.evaluation.likelihood import known_positions
     from jobs.evaluation.probe import load_probe
-    from jobs.models.loading import FALLBACK_TEMPLATE
+    from jobs.models.templates import FALLBACK_TEMPLATE
     from jobs.training.checks import choose_forward
 
     if not opened.tokenizer.chat_template and any("messages" in record for record in records):

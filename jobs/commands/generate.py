@@ -113,7 +113,7 @@ def prompt_ids(prompt: Prompt, tokenizer: Any, *, raw: bool) -> list[int]:
     """
     from jinja2 import TemplateError
 
-    from jobs.models.loading import FALLBACK_TEMPLATE
+    from jobs.models.templates import FALLBACK_TEMPLATE
 
     if raw or (isinstance(prompt, str) and not tokenizer.chat_template):
         return list(tokenizer(prompt)["input_ids"])

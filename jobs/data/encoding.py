@@ -31,6 +31,7 @@ __all__ = [
     "place_of_answer",
     "prompt_ids_for_generation",
     "require_labels",
+    "see_row",
 ]
 
 Record = Mapping[str, Any]
@@ -71,6 +72,30 @@ class AnswerPlace:
     after: str
     special: bool
     end: bool
+
+
+@dataclass(frozen=True)
+class SeenRow:
+    """A row with its text: token i stands for the characters `offsets[i]` ([start, end], int64 [tokens, 2]; none for a token that was
+    added), and `encoded` has its id and whether it is trained on.
+    """
+
+    text: str
+    offsets: NDArray[np.int64]
+    encoded: Encoded
+
+
+def see_row(record: Record, tokenizer: Any, loss_on: str = "completion") -> SeenRow:
+    """One record as a training gets it, uncut, by the same code. Raises `UserError("template_refused")`."""
+    (rendered,) = _rendered([record], tokenizer, loss_on)
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    encoding = backend.encode(rendered.text, add_special_tokens=rendered.special)
+    row = _row(rendered, encoding, np.int32(tokenizer.eos_token_id))
+    offsets = np.zeros((len(row.ids), 2), dtype=np.int64)
+    offsets[: len(encoding.offsets)] = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    return SeenRow(rendered.text, offsets, row)
 
 
 def encode_records(
@@ -183,7 +208,8 @@ def _tokenise(batch: Sequence[_Rendered], backend: Any, end: np.int32) -> list[E
 def _row(rendered: _Rendered, encoding: Any, end: np.int32) -> Encoded:
     ids = np.array(encoding.ids, dtype=np.int32)
     trained = _overlap(np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2), rendered.spans)
-    if rendered.end and (len(ids) == 0 or ids[-1] != end):
+    # A tokenizer without such a token (an encoder's, looked at by `jobs.data.seen`) has a negative id for it.
+    if rendered.end and end >= 0 and (len(ids) == 0 or ids[-1] != end):
         ids = np.append(ids, end)
         trained = np.append(trained, bool(rendered.spans))
     trained[:1] = False

@@ -15,13 +15,6 @@ from jobs.models.quantisation import keep_gradients_after_evaluation, quantisati
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# For a base model without a chat template. Each turn ends with the tokenizer's own end-of-sequence token, so that generation stops
-# there without a new token having to be learnt.
-FALLBACK_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
-)
-
 
 def load_model(folder: Path, *, precision: str, trains_base: bool, bits: int = 16, device: str = "cpu", head: Head = CAUSAL) -> Any:
     """The base model with the `head` of a task, in evaluation mode, on `device`; `jobs.models.heads.fresh_heads` tells what of it is new.

@@ -17,7 +17,7 @@ from jobs.data.split import split_indices
 from jobs.data.token_cache import TokenCache, token_key
 from jobs.data.tokens import TokenStore, cut_rows
 from jobs.errors import UserError
-from jobs.models.loading import FALLBACK_TEMPLATE
+from jobs.models.templates import FALLBACK_TEMPLATE
 from jobs.spec import DataSpec, LossOn, TrainingSpec
 
 # Called with the number of rows done.

@@ -1,57 +1,96 @@
-"""Downloads: an artifact's zip, each file in it, and the checksums."""
+"""Pages of artifacts: the list of a team's, the page of one, and what is done with it."""
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
-from django.views.decorators.http import require_safe
+from django import forms
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.access import signed_in
-from webapp.accounts.audit_actions import Action
-from webapp.accounts.bearer import takes_token
-from webapp.accounts.scopes import Scope
-from webapp.accounts.services.audit import record
+from jobs.errors import UserError
+from webapp.accounts.access import enter, get_team, signed_in
 from webapp.artifacts.access import get_artifact
-from webapp.core.http import Slice, file_response
+from webapp.artifacts.listing import Filter, downloads_of, listing
+from webapp.artifacts.services.delete_artifact import delete_artifact
+from webapp.artifacts.services.loading import ways_of
+from webapp.artifacts.services.register_as_base import KINDS, register_as_base
+from webapp.catalog.forms import NAME_LENGTH
 from webapp.runs.models import Artifact
+from webapp.runs.page import facts_of
+
+ORDER_NAMES = {
+    "new": gettext_lazy("Newest first"), "large": gettext_lazy("Largest first"), "name": gettext_lazy("By name"),
+    "run": gettext_lazy("By run"),
+}  # fmt: skip
 
 
-@takes_token(Scope.RUNS_READ)
-@require_safe
-def download(request: HttpRequest, artifact_id: UUID) -> HttpResponseBase:
-    """The zip."""
-    artifact = get_artifact(request.user, artifact_id)
-    whole = Slice(artifact.file, 0, artifact.bytes, artifact.sha256, artifact.name, "application/zip")
-    _note(request, artifact, artifact.name)
-    return file_response(request, whole)
+class BaseForm(forms.Form):
+    """What a registered model is called."""
+
+    name = forms.CharField(label=gettext_lazy("Name of the base model"), max_length=NAME_LENGTH)
 
 
-@takes_token(Scope.RUNS_READ)
-@require_safe
-def file(request: HttpRequest, artifact_id: UUID, number: int) -> HttpResponseBase:
-    """One file of the zip by its place in the list, from 0: its bytes stand uncompressed in the zip."""
-    artifact = get_artifact(request.user, artifact_id)
-    if number >= len(artifact.files):
-        raise Http404
-    member = artifact.files[number]
-    name = str(member["name"]).rpartition("/")[2]
-    _note(request, artifact, f"{artifact.name}/{member['name']}")
-    return file_response(request, Slice(artifact.file, int(member["offset"]), int(member["bytes"]), str(member["sha256"]), name))
+@require_GET
+def artifact_list(request: HttpRequest, slug: str) -> HttpResponse:
+    """The artifacts of a team, those that match."""
+    team = get_team(request.user, slug)
+    enter(request, team)
+    wanted = Filter.of(request.GET)
+    context = {"listing": listing(team, wanted, request.GET.get("page")), "wanted": wanted}
+    return render(request, "artifacts/list.html", {**context, "kinds": Artifact.Kind.choices, "orders": ORDER_NAMES})
 
 
-@takes_token(Scope.RUNS_READ)
-@require_safe
-def checksums(request: HttpRequest, artifact_id: UUID) -> HttpResponse:
-    """The SHA-256 of the zip and of each file in it, as `sha256sum --check` reads them."""
-    artifact = get_artifact(request.user, artifact_id)
-    lines = [(artifact.sha256, artifact.name), *((member["sha256"], member["name"]) for member in artifact.files)]
-    return HttpResponse("".join(f"{digest}  {name}\n" for digest, name in lines), content_type="text/plain; charset=utf-8")
+@require_GET
+def detail(request: HttpRequest, artifact_id: UUID) -> HttpResponse:
+    """What an artifact is, its files, how to load it."""
+    return _page(request, get_artifact(request.user, artifact_id))
 
 
-def _note(request: HttpRequest, artifact: Artifact, name: str) -> None:
-    """Writes a download into the audit log: once, when its first byte is asked for, however many ranges the client takes it in."""
-    begins = request.headers.get("Range", "bytes=0-").replace(" ", "").startswith("bytes=0-")
-    if request.method == "GET" and begins:
-        detail = {"run": artifact.run.name}
-        record(Action.ARTIFACT_DOWNLOADED, team=artifact.run.team, actor=signed_in(request), thing=artifact, name=name, detail=detail)
+@require_POST
+def use_as_base(request: HttpRequest, artifact_id: UUID) -> HttpResponse:
+    """Makes a model of a run a base model of the team."""
+    artifact = get_artifact(request.user, artifact_id, "launch")
+    form = BaseForm(request.POST)
+    if form.is_valid():
+        try:
+            name = form.cleaned_data["name"].strip()
+            return redirect("catalog:detail", register_as_base(artifact=artifact, user=signed_in(request), name=name).pk)
+        except UserError as error:
+            form.add_error("name" if error.where.get("field") == "name" else None, f"{error.message} {error.remedy}")
+    return _page(request, artifact, form=form)
+
+
+@require_POST
+def delete(request: HttpRequest, artifact_id: UUID) -> HttpResponse:
+    """Deletes an artifact; its name must be typed to confirm."""
+    artifact = get_artifact(request.user, artifact_id, "manage")
+    if request.POST.get("confirm", "").strip() != artifact.name:
+        messages.error(request, _("Nothing was deleted: the name that you typed is not the artifact's name."))
+        return redirect("artifacts:detail", artifact_id)
+    try:
+        delete_artifact(artifact, signed_in(request))
+    except UserError as error:
+        messages.error(request, f"{error.message} {error.remedy}")
+        return redirect("artifacts:detail", artifact_id)
+    messages.success(request, _("The artifact %(name)s was deleted.") % {"name": artifact.name})
+    return redirect("artifacts:list", artifact.run.team.slug)
+
+
+def _page(request: HttpRequest, artifact: Artifact, *, form: BaseForm | None = None) -> HttpResponse:
+    enter(request, artifact.run.team)
+    form = form or BaseForm(initial={"name": artifact.run.name})
+    context: dict[str, Any] = {
+        "artifact": artifact,
+        "facts": facts_of(artifact),
+        "ways": ways_of(artifact),
+        "downloads": downloads_of(artifact.run.team, [artifact]).get(artifact.pk, 0),
+        "whole_model": artifact.kind in KINDS,
+        "form": form,
+    }
+    return render(request, "artifacts/detail.html", context, status=422 if form.errors else 200)

@@ -18,7 +18,8 @@ from tests.tiny import make_tiny_model
 from tests.tiny_architectures import Architecture, make_tiny_architecture
 from tests.webapp.cast import Cast
 from webapp.catalog.models import BaseModel
-from webapp.catalog.services.add_from_hub import add_from_hub, fetch_again
+from webapp.catalog.services.add_from_hub import add_from_hub
+from webapp.catalog.services.adding import try_again
 from webapp.catalog.services.fetch import fetch
 from webapp.catalog.services.reconcile import reconcile
 from webapp.catalog.services.register_sample import register_sample
@@ -45,7 +46,7 @@ def hub(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def add(cast: Cast, repository: str = NAME, revision: str = "") -> BaseModel:
     filled = {"repository": repository, "revision": revision}
-    answer = cast.client(cast.bob).post(reverse("catalog:list", args=["night"]), filled)
+    answer = cast.client(cast.bob).post(reverse("catalog:add", args=["night", "hub"]), filled)
     assert answer.status_code == 302
     return BaseModel.objects.get(repository=repository)
 
@@ -114,7 +115,7 @@ def test_a_failure_is_told_and_can_be_tried_again(cast: Cast, hub: Hub) -> None:
     cast.client(cast.bob).post(reverse("catalog:retry", args=[model.pk]))
     model.refresh_from_db()
     assert (model.state, OutboxMessage.objects.count()) == ("fetching", 2)
-    assert not fetch_again(model)
+    assert not try_again(model)
     assert OutboxMessage.objects.count() == 2
 
 
@@ -126,7 +127,7 @@ def test_what_is_no_name_goes_nowhere(cast: Cast, repository: str, revision: str
     with pytest.raises(UserError) as refused:
         add_from_hub(team=cast.team, user=cast.bob, repository=repository, revision=revision)
     assert refused.value.code == "hub_name"
-    answer = cast.client(cast.bob).post(reverse("catalog:list", args=["night"]), {"repository": repository, "revision": revision})
+    answer = cast.client(cast.bob).post(reverse("catalog:add", args=["night", "hub"]), {"repository": repository, "revision": revision})
     assert answer.status_code == 422
     assert not BaseModel.objects.exists()
     assert not OutboxMessage.objects.exists()
@@ -134,7 +135,7 @@ def test_what_is_no_name_goes_nowhere(cast: Cast, repository: str, revision: str
 
 def test_the_same_model_twice(cast: Cast) -> None:
     add(cast)
-    answer = cast.client(cast.bob).post(reverse("catalog:list", args=["night"]), {"repository": NAME, "revision": ""})
+    answer = cast.client(cast.bob).post(reverse("catalog:add", args=["night", "hub"]), {"repository": NAME, "revision": ""})
     assert answer.context["form"].errors.keys() == {"repository"}
     assert BaseModel.objects.count() == 1
 

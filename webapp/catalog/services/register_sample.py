@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.errors import UserError
 from webapp.catalog.models import BaseModel
-from webapp.core.box import QUICK, run_in_box
+from webapp.catalog.services.describe import fields_of, look_at
 
 State = BaseModel.State
 
@@ -27,11 +27,12 @@ def register_sample(folder: Path) -> BaseModel:
     model = known.first() or BaseModel(name=card["name"], source=BaseModel.Source.SAMPLE, revision=card["revision"])
     if model.state == State.READY and model.folder.is_dir():
         return model
-    facts = run_in_box(["inspect", str(folder), "--json"], readable={folder: card["name"]}, limits=QUICK)
+    fields = fields_of(look_at(folder, card["name"]))
     if not model.folder.is_dir():
         _link(folder, model.folder)
     model.state, model.licence = State.READY, card.get("licence", "")
-    model.facts = {name: value for name, value in facts.items() if name != "box"}
+    for name, value in fields.items():
+        setattr(model, name, value)
     model.save()
     return model
 
