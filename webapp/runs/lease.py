@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import DurationField, ExpressionWrapper, F
+from django.db.models import DurationField, Expression, ExpressionWrapper, F
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
 
@@ -51,7 +51,7 @@ def after(seconds: float) -> CombinedExpression:
     return Now() + timedelta(seconds=seconds)
 
 
-def since_start() -> ExpressionWrapper:
+def since_start() -> Expression:
     """The time since the run's first start, by the database's clock; NULL before it."""
     return ExpressionWrapper(Now() - F("started_at"), output_field=DurationField())
 

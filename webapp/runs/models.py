@@ -162,7 +162,7 @@ class RunTag(models.Model):
 
 
 class SavedView(models.Model):
-    """A list of runs by name: `state` is the query string of its page (`runs.list_state`). A shared one is there for the whole team."""
+    """A list of runs by name: `state` is the query string of its page (`runs.lists.state`). A shared one is there for the whole team."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="saved_views")

@@ -1,4 +1,4 @@
-"""Pages of runs: the list, the form, one run with its parts, and what can be asked of it. Every view enters through the access door."""
+"""Pages of runs: the form, one run with its parts, and what can be asked of it. Every view enters through the access door."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from jobs.errors import UserError
 from webapp.accounts.access import enter, get_team, signed_in
+from webapp.accounts.bearer import takes_token
 from webapp.accounts.models import Team
+from webapp.accounts.scopes import Scope
 from webapp.runs import blocks, page
 from webapp.runs.access import get_run
 from webapp.runs.advice import page_of
@@ -22,7 +24,6 @@ from webapp.runs.analysis import filled
 from webapp.runs.filling import fill
 from webapp.runs.forms import RunForm, initial_of
 from webapp.runs.kinds import Kind
-from webapp.runs.listing import listing
 from webapp.runs.models import Run
 from webapp.runs.services import cancel as cancelling
 from webapp.runs.services import delete as deleting
@@ -35,15 +36,6 @@ from webapp.runs.services.series import series as series_of
 
 BUCKETS = 1200
 SMOOTHING = 0.9
-
-
-@require_GET
-def run_list(request: HttpRequest, slug: str) -> HttpResponse:
-    """The team's runs with the fleet; the table alone where htmx asks for it."""
-    team = get_team(request.user, slug)
-    enter(request, team)
-    template = "runs/_table.html" if request.headers.get("HX-Request") else "runs/list.html"
-    return render(request, template, {"listing": listing(team, request.GET)})
 
 
 @require_http_methods(["GET", "POST"])
@@ -98,6 +90,7 @@ def part(request: HttpRequest, run_id: UUID, name: str) -> HttpResponse:
     return render(request, f"runs/_{name}.html", page.part(run, name))
 
 
+@takes_token(Scope.RUNS_READ)
 @require_GET
 def series(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The curves as JSON (`services.series`): `x` the axis, `start` and `end` its bounds, `smoothing` from 0 to below 1."""
@@ -117,6 +110,7 @@ def series(request: HttpRequest, run_id: UUID) -> HttpResponse:
     return JsonResponse(body)
 
 
+@takes_token(Scope.RUNS_READ)
 @require_GET
 def block_scores(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The block scores of a block-sparse run over time, as JSON: the `method` events (`jobs.events`)."""
@@ -184,7 +178,7 @@ def delete(request: HttpRequest, run_id: UUID) -> HttpResponse:
         messages.error(request, _("Nothing was deleted: the name that you typed is not the run's name."))
         return redirect("runs:detail", run.id)
     try:
-        deleting.delete(run)
+        deleting.delete(run, actor=signed_in(request).username)
     except UserError as error:
         messages.error(request, f"{error.message} {error.remedy}")
         return redirect("runs:detail", run.id)

@@ -14,6 +14,7 @@ from django.utils.timezone import now
 from jobs.events import Event, finite
 from webapp.runs import lease
 from webapp.runs.fold import fold
+from webapp.runs.listed import listed
 from webapp.runs.models import Artifact, Record, Run
 from webapp.runs.states import State
 
@@ -102,9 +103,10 @@ class Story:
             summary = fold(summary, event)
         steps = [event.data["step"] for event in self.events if event.kind == "step"]
         started = now() - timedelta(seconds=STEP_SECONDS * len(self.events))
+        ended = now() if run.is_terminal or state in ("succeeded", "failed") else None
         values = {
             "state": state, "attempt": self.attempt, "summary": summary, "last_step": max(steps, default=0), "total_steps": self.total,
-            "started_at": started, "finished_at": now() if run.is_terminal or state in ("succeeded", "failed") else None, **fields,
+            "started_at": started, "finished_at": ended, "duration": (ended or now()) - started, **listed(summary), **fields,
         }  # fmt: skip
         Run.objects.filter(pk=run.pk).update(**values)
         lease.record(run.pk, to=state, actor="story", attempt=self.attempt)

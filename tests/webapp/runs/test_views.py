@@ -6,9 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from jobs.errors import UserError
@@ -17,10 +15,9 @@ from jobs.spec import RunSpec
 from tests.webapp.runs import stories
 from tests.webapp.runs.rows import Bench, make_bench
 from webapp.accounts.models import Membership, Role, User
-from webapp.core import formats
 from webapp.core.formats import THIN
 from webapp.runs.forms import FIELDS
-from webapp.runs.models import Record, Run, Worker
+from webapp.runs.models import Record, Run
 from webapp.runs.states import State
 
 
@@ -50,70 +47,6 @@ def form_data(bench: Bench, **changes: Any) -> dict[str, Any]:
     values = {name: form[name].value() for name in form.fields}
     values |= {"dataset_version": str(bench.version.id), "base_model": str(bench.base_model.id)}
     return {name: value for name, value in {**values, **changes}.items() if value is not None and value is not False}
-
-
-# -- the list ----------------------------------------------------------------------------------------------------------
-
-
-def test_an_empty_team_is_led_to_its_first_run(alice: Client, bench: Bench) -> None:
-    page = alice.get(list_url(bench)).text
-    assert "The first run takes three steps" in page
-    assert reverse("datasets:new", args=["alice"]) in page
-    assert reverse("runs:new", args=["alice"]) in page
-
-
-def test_the_list_shows_the_figures_of_each_run(alice: Client, bench: Bench) -> None:
-    run = stories.finished(bench.launch(name="tickets-lora"))
-    page = alice.get(list_url(bench)).text
-    row = page[page.index(f'id="run-{run.id}"') :]
-    assert "Succeeded" in row
-    assert "0.120" in row
-    assert f"10{THIN}%" in row
-    assert f"95{THIN}%" in row
-    assert formats.format_bytes(run.summary["peak_memory_bytes"]) in row
-    assert '<svg class="spark"' in row
-    assert "every 3s" not in page, "nothing moves, so nothing asks again"
-
-
-def test_the_list_asks_again_while_a_run_is_queued(alice: Client, bench: Bench) -> None:
-    bench.launch()
-    assert 'hx-trigger="every 3s"' in alice.get(list_url(bench)).text
-
-
-def test_the_list_is_filtered_by_words_and_state(alice: Client, bench: Bench) -> None:
-    stories.finished(bench.launch(name="good"), 20)
-    stories.failed(bench.launch(name="broken"))
-    assert "broken" not in alice.get(list_url(bench, q="good tickets")).text
-    assert "No run matches" in alice.get(list_url(bench, q="nonsense")).text
-    only_failed = alice.get(list_url(bench, state="failed")).text
-    assert "broken" in only_failed
-    assert ">good<" not in only_failed
-
-
-def test_htmx_gets_the_table_alone(alice: Client, bench: Bench) -> None:
-    bench.launch()
-    answer = alice.get(list_url(bench), headers={"HX-Request": "true"}).text
-    assert answer.lstrip().startswith('<section id="runs"')
-    assert "<html" not in answer
-
-
-def test_the_number_of_queries_does_not_grow_with_the_runs(alice: Client, bench: Bench, django_assert_num_queries: Any) -> None:
-    bench.launch(name="first")
-    alice.get(list_url(bench))
-    with CaptureQueriesContext(connection) as before:
-        alice.get(list_url(bench))
-    for number in range(12):
-        bench.launch(name=f"run-{number}")
-    with django_assert_num_queries(len(before)):
-        alice.get(list_url(bench))
-
-
-def test_the_fleet_names_no_run_of_another_team(alice: Client, bench: Bench, settings: Any) -> None:
-    theirs = make_bench("charlie").launch(name="secret-project")
-    Worker.objects.create(name="w0", queue="train", device=stories.DEVICE, run=theirs, seen_at=theirs.created_at)
-    page = alice.get(list_url(bench)).text
-    assert "busy for another team" in page
-    assert "secret-project" not in page
 
 
 # -- the form ----------------------------------------------------------------------------------------------------------
