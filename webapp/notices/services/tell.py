@@ -50,6 +50,6 @@ def _readers(ending: RunEnding) -> list[User]:
 
 
 def _write(delivery: Delivery) -> None:
-    delivery.next_at = Now()  # type: ignore[assignment]
+    delivery.next_at = Now()
     delivery.save(force_insert=True)
     ring(DELIVER_TASK, delivery.id, SHORT_QUEUE)
