@@ -86,10 +86,10 @@ check-migrations: $(VENV)/.dev ## models and migrations agree
 	GRAFT_SECRET_KEY=only-for-this-check-of-the-migrations $(PY) manage.py makemigrations --check --dry-run
 
 tests: $(VENV)/.dev ## the test suite alone
-	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=5
+	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=5
 
 methods-matrix: $(VENV)/.dev ## every method on every task and base that it claims, and docs/methods.md drawn anew
-	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/matrix
+	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder tests/matrix
 	$(PY) -m tests.matrix.parameters
 	$(PY) -m tools.methods_page
 

@@ -1,4 +1,4 @@
-"""Loaded by pytest before Django (`-p tests.environment`): a private `var` and an offline hub for the whole suite."""
+"""Loaded by pytest before Django (`-p tests.environment`): a private `var`, an offline hub and a core of its own for each worker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+
+# A worker of xdist keeps to one core, and so does what it starts: several processes with a thread for each core would wait for each other.
+ALL_CORES = sorted(os.sched_getaffinity(0))
+if worker := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
+    os.sched_setaffinity(0, {ALL_CORES[int(worker) % len(ALL_CORES)]})
 
 TEST_VAR = Path(tempfile.mkdtemp(prefix="graft-test-"))
 (TEST_VAR / "static").mkdir()

@@ -51,9 +51,9 @@ def extracted() -> Catalog:
     return catalog
 
 
-def add(catalog: Catalog, path: Path, spec: tuple[int | tuple[int, str], ...] | None, texts: str | tuple[str | None, ...]) -> None:
+def add(catalog: Catalog, path: Path, spec: tuple[int | tuple[int, str], ...] | None, texts: str | tuple[str | None, ...] | None) -> None:
     """One call's text, its plural and its context, as the function called (`spec` by Babel's keywords) takes them."""
-    given = (texts,) if isinstance(texts, str) else texts
+    given = texts if isinstance(texts, tuple) else (texts,)
     context = next((given[place[0] - 1] for place in spec or () if isinstance(place, tuple)), None)
     found = [given[place - 1] for place in spec or (1,) if isinstance(place, int)]
     if None in found or not found[0]:

@@ -69,7 +69,7 @@ def of_version(name: str) -> Callable[[World], str]:
 
 
 PAGES = (
-    Visit("login", lambda world: reverse("accounts:login"), who=lambda world: None),
+    Visit("login", lambda world: reverse("account_login"), who=lambda world: None),
     Visit("runs", of_team("runs:list")),
     Visit("new-run", of_team("runs:new")),
     Visit("run-finished", of_run("finished"), ready="live-chart canvas"),

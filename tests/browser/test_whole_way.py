@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import guarded_context
+from tests.environment import ALL_CORES
 from tests.flow.site import wait_for
 from tests.flow.up import Up, dead, running_up
 from webapp.settings.env import ENV, PROJECT
@@ -39,7 +40,16 @@ STEPS_OF_TABLE = """
 
 
 @pytest.fixture
-def site() -> Iterator[Up]:
+def all_cores() -> Iterator[None]:
+    """What is started here trains a whole model: a worker's one core would be long at it."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, ALL_CORES)
+    yield
+    os.sched_setaffinity(0, own)
+
+
+@pytest.fixture
+def site(all_cores: None) -> Iterator[Up]:
     """A site of its own with the sample model, as a newcomer has it; the first run is left out."""
     assert (ENV.sample_model / "graft.json").is_file(), f"no sample model at {ENV.sample_model}: `make setup` makes it"
     names = {"GRAFT_ADMIN_PASSWORD": PASSWORD, "GRAFT_FIRST_RUN": "false", "GRAFT_SAMPLE_MODEL": str(ENV.sample_model.resolve())}
