@@ -38,6 +38,6 @@ class Action(TextChoices):
     ARTIFACT_DOWNLOADED = "artifact.downloaded", _("Artifact downloaded")
     ARTIFACT_DELETED = "artifact.deleted", _("Artifact deleted")
     WEBHOOK_ADDED = "webhook.added", _("Webhook added")
-    WEBHOOK_SECRET = "webhook.secret", _("Webhook's secret made anew")  # noqa: S105 - no password
+    WEBHOOK_SECRET = "webhook.secret", _("Webhook's secret made anew")
     WEBHOOK_DELETED = "webhook.deleted", _("Webhook deleted")
     QUOTA_CHANGED = "quota.changed", _("Quota changed")

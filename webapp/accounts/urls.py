@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from allauth.account import views as sign_in
 from allauth.usersessions import views as sessions
-from django.urls import URLPattern, URLResolver, include, path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 
 from webapp.accounts import audit_views, member_views, profile_views, team_views, token_views, views
 
@@ -23,7 +23,12 @@ _sign_in = [
     path("password/reset/", sign_in.password_reset, name="account_reset_password"),
     path("password/reset/sent/", sign_in.password_reset_done, name="account_reset_password_done"),
     path("password/reset/done/", sign_in.password_reset_from_key_done, name="account_reset_password_from_key_done"),
-    path("password/reset/<str:uidb36>/<str:key>/", sign_in.password_reset_from_key, name="account_reset_password_from_key"),
+    # The form of this one is fixed: django-allauth writes the link into its mail.
+    re_path(
+        r"^password/reset/key/(?P<uidb36>[0-9A-Za-z]+)-(?P<key>.+)/$",
+        sign_in.password_reset_from_key,
+        name="account_reset_password_from_key",
+    ),
 ]
 
 _members = [

@@ -244,10 +244,10 @@ def test_the_members_page_asks_the_database_a_fixed_number_of_times(cast: Cast, 
     client = cast.client(cast.alice)
     url = reverse("accounts:members", args=["night"])
     client.get(url)
-    with django_assert_num_queries(12):
+    with django_assert_num_queries(13):
         client.get(url)
     for number in range(10):
         person = User.objects.create_user(username=f"p{number}", password=None)
         Membership.objects.create(team=cast.team, user=person)
-    with django_assert_num_queries(12):
+    with django_assert_num_queries(13):
         client.get(url)
