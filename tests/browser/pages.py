@@ -16,6 +16,9 @@ from tests.tiny import make_tiny_model
 from tests.webapp.runs import stories
 from tests.webapp.runs.rows import Bench, make_bench
 from webapp.accounts.models import Membership, Role, User
+from webapp.accounts.scopes import Scope
+from webapp.accounts.services.invite import invite
+from webapp.accounts.services.tokens import make_token
 from webapp.datasets.mapping import suggested_mapping
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.services.create_dataset import create_dataset
@@ -58,6 +61,13 @@ def of_team(route: str) -> Callable[[World], str]:
     return lambda world: reverse(route, args=[world.slug])
 
 
+def of_membership(route: str) -> Callable[[World], str]:
+    """A page about a member of the team who is not the one that looks."""
+    return lambda world: reverse(
+        route, args=[world.slug, world.bench.team.memberships.exclude(user=world.bench.user).earliest("created_at").pk]
+    )
+
+
 def of_run(name: str) -> Callable[[World], str]:
     """The page of a run of the world."""
     return lambda world: reverse("runs:detail", args=[world.runs[name].pk])
@@ -84,6 +94,18 @@ PAGES = (
     Visit("models", of_team("catalog:list")),
     Visit("model", lambda world: reverse("catalog:detail", args=[world.bench.base_model.pk])),
     Visit("members", of_team("accounts:members")),
+    Visit("remove-member", of_membership("accounts:remove")),
+    Visit("hand-over", of_membership("accounts:hand-over")),
+    Visit("tokens", of_team("accounts:tokens")),
+    Visit("audit", of_team("accounts:audit")),
+    Visit("team-settings", of_team("accounts:settings")),
+    Visit("profile", lambda world: reverse("accounts:profile")),
+    Visit("password", lambda world: reverse("account_change_password")),
+    Visit("two-factor", lambda world: reverse("mfa_index")),
+    Visit("confirm-password", lambda world: reverse("mfa_activate_totp")),
+    Visit("sessions", lambda world: reverse("usersessions_list")),
+    Visit("email-address", lambda world: reverse("account_email")),
+    Visit("password-forgotten", lambda world: reverse("account_reset_password"), who=lambda world: None),
     Visit("no-team", lambda world: reverse("home"), who=lambda world: world.administrator),
     Visit("new-team", lambda world: reverse("accounts:new-team"), who=lambda world: world.administrator),
 )
@@ -100,6 +122,8 @@ def make_world() -> World:
         person = User.objects.create_user(username=name, password="secret")
         Membership.objects.create(team=bench.team, user=person, role=role)
     Worker.objects.create(name="train0@site", queue="train", device=stories.DEVICE, seen_at=bench.user.date_joined)
+    invite(team=bench.team, inviter=bench.user, role=Role.MEMBER, email="nora@example.org")
+    make_token(team=bench.team, user=bench.user, name="nightly evaluation", scopes=[Scope.RUNS_READ, Scope.DATA_READ], days=90)
     world = World(bench, administrator)
     world.versions = {name: make_version(bench, name) for name in ("draft", "ready", "problems")}
     world.runs = make_runs(bench)

@@ -62,7 +62,8 @@ class PersonMiddleware(MiddlewareMixin):
         """A page that was refused for want of a second factor leads to its set-up; data and parts of pages stay refused."""
         if response.status_code not in (403, 404) or request.method != "GET" or not hasattr(request, "user"):
             return response
-        if "text/html" not in request.headers.get("Accept", "text/html") or not needs_two_factor(request.user):
+        by_hand = "Authorization" not in request.headers and "text/html" in request.headers.get("Accept", "text/html")
+        if not by_hand or not needs_two_factor(request.user):
             return response
         messages.warning(request, _("Your team asks everybody for a second factor at sign-in. Set it up here, then go on."))
         return redirect("mfa_index")
