@@ -7,23 +7,28 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db.models import BigIntegerField, Count, F, Q, Sum
+from django.apps import apps
+from django.db.models import BigIntegerField, Count, F, Sum
 from django.db.models.fields.json import KT
-from django.db.models.functions import Cast, Coalesce
+from django.db.models.functions import Cast
 
 from webapp.accounts.models import Team
 from webapp.quotas.models import ComputeUse
 from webapp.quotas.services.ledger import hours_of
 
-# The rows stand in apps above this one, and are named by their path from the team. An upload counts as it was announced, so that two at
-# once cannot both have the last free byte.
+# What is stored, by kind of file: a model by name, since the apps of these rows stand above this one, the path from it to the team, and its
+# columns of bytes. An upload counts as it was announced, so that two at once cannot both have the last free byte.
 _SPLITS = ("train", "validation", "test")
-_STORED: dict[str, tuple[Any, ...]] = {
-    "uploads": (F("uploads__bytes_total"),),
-    "datasets": tuple(Cast(KT(f"datasets__versions__manifest__{split}__bytes"), BigIntegerField()) for split in _SPLITS),
-    "checkpoints": (F("runs__checkpoint_bytes"),),
-    "artifacts": (F("runs__artifacts__bytes"),),
-    "models": (Cast(KT("base_models__facts__bytes"), BigIntegerField()),),
+_STORED: dict[str, tuple[str, str, tuple[Any, ...]]] = {
+    "uploads": ("datasets.Upload", "team", (F("bytes_total"),)),
+    "datasets": (
+        "datasets.DatasetVersion",
+        "dataset__team",
+        tuple(Cast(KT(f"manifest__{split}__bytes"), BigIntegerField()) for split in _SPLITS),
+    ),
+    "checkpoints": ("runs.Run", "team", (F("checkpoint_bytes"),)),
+    "artifacts": ("runs.Artifact", "run__team", (F("bytes"),)),
+    "models": ("catalog.BaseModel", "team", (Cast(KT("facts__bytes"), BigIntegerField()),)),
 }
 
 
@@ -47,20 +52,20 @@ def use_of(teams: Collection[Team]) -> dict[UUID, Use]:
     ids = [team.pk for team in teams]
     stored = stored_of(ids)
     running = _counted(ComputeUse.objects.filter(team__in=ids, ended_at=None).values_list("team").annotate(Count("pk")))
-    waiting = Count("runs", filter=Q(runs__state="queued"))
-    queued = _counted(Team.objects.filter(pk__in=ids).annotate(waiting=waiting).values_list("pk", "waiting"))
+    waiting = apps.get_model("runs.Run")._default_manager.filter(team__in=ids, state="queued").order_by()
+    queued = _counted(waiting.values_list("team").annotate(Count("pk")))
     hours = hours_of(ids)
     return {team: Use(stored[team], running.get(team, 0), queued.get(team, 0), hours[team]) for team in ids}
 
 
 def stored_of(team_ids: Collection[UUID]) -> dict[UUID, dict[str, int]]:
-    """Bytes by kind of file for each team. One query a kind: joined in one, rows of one kind would count once for each of another."""
-    stored: dict[UUID, dict[str, int]] = {team: {} for team in team_ids}
-    for kind, columns in _STORED.items():
-        total = sum((Coalesce(Sum(column), 0) for column in columns[1:]), start=Coalesce(Sum(columns[0]), 0))
-        rows = Team.objects.filter(pk__in=team_ids).annotate(total=total).values_list("pk", "total")
-        for team, count in rows:
-            stored[team][kind] = int(count)
+    """Bytes by kind of file for each team. One query a kind."""
+    stored: dict[UUID, dict[str, int]] = {team: dict.fromkeys(_STORED, 0) for team in team_ids}
+    for kind, (model, path, columns) in _STORED.items():
+        rows = apps.get_model(model)._default_manager.filter(**{f"{path}__in": team_ids}).order_by()
+        sums = {f"sum_{number}": Sum(column) for number, column in enumerate(columns)}
+        for team, *counts in rows.values_list(path).annotate(**sums):
+            stored[team][kind] = sum(int(count or 0) for count in counts)
     return stored
 
 
