@@ -23,7 +23,9 @@ def cast(live_site: LiveSite) -> Cast:
     """The people, with passwords as the site itself keeps them: the suite's own hashes are none that it takes."""
     made = make_cast()
     hasher = PBKDF2PasswordHasher()
-    User.objects.update(password=hasher.encode(PASSWORD, hasher.salt(), iterations=1000))
+    for person in (made.alice, made.max, made.vera):
+        person.password = hasher.encode(PASSWORD, hasher.salt(), iterations=1000)
+        person.save()
     return made
 
 
