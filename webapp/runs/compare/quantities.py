@@ -114,9 +114,9 @@ COSTS = (PARAMETERS, SECONDS, MEMORY)
 
 
 def quantities_of(runs: Sequence[Run], *, every_figure: bool = False) -> list[Quantity]:
-    """What the table of these runs shows: costs, those losses that some run has, and the headline figure of each run, or `every_figure`."""
-    losses = [each for each in (LAST, BEST, HELD_OUT) if any(each.value(run) is not None for run in runs)]
-    return [*COSTS, *losses, *figures_of(runs, every=every_figure)]
+    """What the table of these runs shows: costs, the headline figure of each run, or `every_figure`, and those losses that some run has."""
+    losses = [each for each in (HELD_OUT, LAST, BEST) if any(each.value(run) is not None for run in runs)]
+    return [*COSTS, *figures_of(runs, every=every_figure), *losses]
 
 
 def figures_of(runs: Sequence[Run], *, every: bool = False) -> list[Quantity]:

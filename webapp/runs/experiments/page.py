@@ -82,8 +82,9 @@ def page_of(experiment: Experiment) -> dict[str, Any]:
         "counts": counts_of(runs),
         "seeds": seeds_of(groups),
         "matrix": matrix_of(groups),
-        "heads": table.heads,
-        "results": [(group, row) for group, row in zip(groups, table.rows, strict=True)],
+        # Method, rate and seeds stand in one cell.
+        "heads": table.heads[3:],
+        "results": [(group, row[1], row[2], row[3:]) for group, row in zip(groups, table.rows, strict=True)],
         "exports": [
             {"form": form, "name": name, "text": "" if form == "csv" else _written(experiment, groups, form)}
             for form, name in _NAMES.items()

@@ -135,8 +135,8 @@ def test_the_table_of_results(bench: Bench) -> None:
     table = paper([full, lora], full)
     names = [head.id for head in table.heads]
     assert names == [
-        "run", "method", "trainable_parameters", "training_seconds", "peak_memory_bytes", "validation_loss", "best_validation_loss",
-        "held_out_loss", "label_accuracy",
+        "run", "method", "trainable_parameters", "training_seconds", "peak_memory_bytes", "label_accuracy", "held_out_loss",
+        "validation_loss", "best_validation_loss",
     ]  # fmt: skip
     row = dict(zip(names, table.rows[1], strict=True))
     assert row["method"].words == "LoRA"
