@@ -2,7 +2,7 @@
 
 The request is on standard input: `{"files": {"train": PATH, "validation": PATH | null, "test": PATH | null}, "mapping": {...},
 "skip_bad_rows": false, "validation_share": 0.05, "test_share": 0.0, "seed": 0, "out": DIR | null, "suffixes": {"train": "csv"}}`;
-a person names the training file as an argument instead.
+a person names the training file as an argument instead. With `--json`, progress and then the outcome are one object a line.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jobs.commands.progress import PhaseProgress
 from jobs.data.requests import read_request
 from jobs.data.validation import ValidationRequest, request_from_json, validate
 
@@ -31,7 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
         request = ValidationRequest({"train": arguments.file}, skip_bad_rows=arguments.skip_bad_rows, out=arguments.out)
     else:
         request = request_from_json(read_request())
-    outcome = validate(request)
+    # Whoever asked on standard input wants to know how far it is; a person sees the outcome alone.
+    told = PhaseProgress("loading", "rows", as_json=True) if arguments.json else None
+    outcome = validate(request, told) if told else validate(request)
     print(json.dumps(outcome.to_json(), ensure_ascii=False) if arguments.json else _words(outcome.ok, outcome.report))  # noqa: T201
     return 0
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.data import task_rows
+from jobs.data.check_files import kept_lines
 from jobs.data.languages import LOOKED_AT as LANGUAGE_ROWS
 from jobs.data.languages import languages
 from jobs.data.near import NEAR, near_pairs, shingle, words_looked_at
@@ -57,8 +58,8 @@ def examine(
 ) -> dict[str, Any]:
     """Examines `<split>.jsonl` of `folder`, which holds `counts` rows of each split, and writes `pairs.jsonl` into `out`.
 
-    `lines` is the folder where a validation kept the rows' places in the file that came. `progress` gets a phase (of `jobs.events.PHASES`), rows done and rows in all. Returns `rows`, `copies`, `near`, `labels`, `turns` and
-    `languages` (docs/data-check.md tells what is in each).
+    `lines` is the folder where a validation kept the rows' places in the file that came. `progress` gets a phase (of `jobs.events.PHASES`),
+    rows done and rows in all. Returns `rows`, `copies`, `near`, `labels`, `turns` and `languages` (docs/data-check.md tells of each).
     """
     total = sum(counts.values())
     rows = _read(folder, counts, lambda done: progress("loading", done, total))
@@ -174,7 +175,9 @@ class _Pairs:
                 found.setdefault((int(self._splits[later]), int(self._splits[earlier])), set()).add(later)
         within = {SPLITS[one]: len(rows) for (one, other), rows in sorted(found.items()) if one == other}
         across = [
-            {"split": SPLITS[one], "other": SPLITS[other], "rows": len(rows)} for (one, other), rows in sorted(found.items()) if one != other
+            {"split": SPLITS[one], "other": SPLITS[other], "rows": len(rows)}
+            for (one, other), rows in sorted(found.items())
+            if one != other
         ]
         return {"within": within, "across": across}
 
@@ -188,9 +191,7 @@ class _Pairs:
 def _write_pairs(path: Path, folder: Path, counts: Mapping[str, int], pairs: _Pairs, kept: Path | None) -> None:
     listed = pairs.listed()
     wanted = {row for _, later, earlier, _ in listed for row in (later, earlier)}
-    texts = {
-        row: text_of(json.loads(line))[:SHOWN_CHARACTERS] for row, (_, _, line) in enumerate(_lines(folder, counts)) if row in wanted
-    }
+    texts = {row: text_of(json.loads(line))[:SHOWN_CHARACTERS] for row, (_, _, line) in enumerate(_lines(folder, counts)) if row in wanted}
     lines = {split: kept_lines(kept, split) for split in counts} if kept else {}
     temporary = path.with_suffix(".part")
     with temporary.open("w", encoding="utf-8") as file:
@@ -203,9 +204,3 @@ def _write_pairs(path: Path, folder: Path, counts: Mapping[str, int], pairs: _Pa
                     pair[f"{prefix}line"] = int(lines[split][place])
             file.write(json.dumps(pair, ensure_ascii=False) + "\n")
     temporary.replace(path)
-
-
-def kept_lines(folder: Path, split: str) -> Any:
-    """Where the rows of a written split stood in the file that came (int64 [rows]); None where it was not kept."""
-    path = folder / f"{split}.npy"
-    return np.load(path, allow_pickle=False) if path.is_file() else None

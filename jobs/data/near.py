@@ -182,8 +182,7 @@ def _candidates(signatures: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDAr
         starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
         heads = starts[np.searchsorted(starts, same, side="right") - 1]
         # The sort is stable: within a group rows stand in their order.
-        for before in (order[heads], order[same - 1]):
-            found.append(np.unique(before * count + order[same]))
+        found += [np.unique(before * count + order[same]) for before in (order[heads], order[same - 1])]
     pairs = np.unique(np.concatenate(found))
     return pairs // count, pairs % count
 
@@ -197,7 +196,9 @@ def _estimates(signatures: NDArray[np.uint32], earlier: NDArray[np.int64], later
     return estimates
 
 
-def _best_order(earlier: NDArray[np.int64], later: NDArray[np.int64], scores: NDArray[np.float64], groups: NDArray[Any]) -> NDArray[np.int64]:
+def _best_order(
+    earlier: NDArray[np.int64], later: NDArray[np.int64], scores: NDArray[np.float64], groups: NDArray[Any]
+) -> NDArray[np.int64]:
     """Pairs by later row and group of the earlier one, the nearest first."""
     return np.lexsort((earlier, -scores, groups[earlier], later))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from jobs.errors import CATALOGUE, UserError
@@ -55,7 +55,7 @@ class Problem:
 
     def to_json(self) -> dict[str, Any]:
         """The problem as it crosses a process."""
-        return asdict(self)
+        return dict(vars(self))
 
     def to_error(self, file: str) -> UserError:
         """The same as an exception, for a caller that stops at the first problem."""

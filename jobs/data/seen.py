@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def _pieces(row: SeenRow, tokenizer: Any, limit: int) -> list[dict[str, Any]]:
     edges = [0, *(np.flatnonzero(np.diff(marks)) + 1).tolist(), len(row.text)]
     pieces = [
         {"text": row.text[start:end], "trained": bool(marks[start] & 1), "cut": bool(marks[start] & 2)}
-        for start, end in zip(edges, edges[1:], strict=False)
+        for start, end in pairwise(edges)
         if end > start
     ]
     return [*pieces, *_end(row, tokenizer, limit)]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jobs.data import task_rows
+from jobs.data.check_files import ProblemList
 from jobs.data.rows import Problem, Record, problem
 
 KEPT_ERRORS = 200
@@ -20,9 +21,10 @@ DUPLICATE_EXAMPLES = 20
 
 
 class Findings:
-    """Problems: all counted by code, the first ones kept."""
+    """Problems: all counted by code, the first ones kept for the report, as many as may be in a list."""
 
-    def __init__(self) -> None:
+    def __init__(self, listed: ProblemList | None = None) -> None:
+        self._listed = listed
         self.errors: Counter[str] = Counter()
         self.warnings: Counter[str] = Counter()
         self.kept: list[dict[str, Any]] = []
@@ -34,9 +36,12 @@ class Findings:
             (self.errors, self.kept, KEPT_ERRORS) if found.severity == "error" else (self.warnings, self.notes, KEPT_WARNINGS)
         )
         counter[found.code] += 1
+        body = found.to_json() | {"split": split}
+        if self._listed is not None:
+            self._listed.add(body)
         # Notes about a whole file or split are few, and never crowded out by those of rows.
         if len(kept) < limit or (found.severity == "warning" and found.line == 0):
-            kept.append(found.to_json() | {"split": split})
+            kept.append(body)
 
 
 class Statistics:

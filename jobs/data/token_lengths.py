@@ -17,7 +17,7 @@ from jobs.data import task_rows
 from jobs.data.encoding import encode_batches
 from jobs.data.rows import Record
 
-LOOKED_AT = 20_000
+LOOKED_AT = 10_000
 
 
 def token_lengths(

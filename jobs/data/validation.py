@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.data.check_files import FOLDER, ProblemList, write_lines
 from jobs.data.convert import record_warnings, to_record
 from jobs.data.formats import mapping_to_json
 from jobs.data.records import mapping_for
@@ -22,10 +24,14 @@ from jobs.data.rows import Limits, Problem, Row, problem
 from jobs.data.sources import Source, open_rows
 from jobs.data.split import held_out
 from jobs.data.statistics import Findings, Statistics, duplicates, label_counts, label_notes, summary
+from jobs.data.verdict import blocking
 from jobs.errors import UserError
 from jobs.spec import Mapping
 
 SPLITS = ("train", "validation", "test")
+# `progress(rows read, lines of all files)`; the second is 0 where a file has no lines that could be counted.
+Progress = Callable[[int, int], None]
+_TOLD_EVERY = 4096
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -93,8 +99,10 @@ class _Writer:
         self.temporary.unlink(missing_ok=True)
 
 
-def validate(request: ValidationRequest) -> Outcome:
-    """Validates and, where all is well, writes. Raises `UserError` where a file or the mapping as a whole cannot be used."""
+def validate(request: ValidationRequest, progress: Progress = lambda _done, _total: None) -> Outcome:
+    """Validates and, where all is well, writes; what is wrong with which row goes to `out/check` in any case
+    (`jobs.data.check_files`). Raises `UserError` where a file or the mapping as a whole cannot be used.
+    """
     sources = {
         split: open_rows(request.files[split], request.limits, suffix=request.suffixes.get(split, ""))
         for split in SPLITS
@@ -103,11 +111,14 @@ def validate(request: ValidationRequest) -> Outcome:
     mapping = mapping_for(sources["train"], request.mapping)
     for split in sources.keys() - {"train"}:
         mapping_for(sources[split], mapping, optional=False)
-    findings = Findings()
-    with _writers(request.out) as writers:
-        files = {split: _read_file(source, split, mapping, findings, writers.open(split)) for split, source in sources.items()}
+    with _writers(request.out) as writers, _check_folder(request.out) as check:
+        findings = Findings(check.problems)
+        reader = _Reader(sources, mapping, findings, progress)
+        files = {split: reader.read(source, split, writers.open(split)) for split, source in sources.items()}
         parts = _split_by_seed(request, files["train"].figures.rows)
-        report = _report(request, mapping, files, parts, findings)
+        keyed = _keyed(files, parts)
+        report = _report(request, mapping, files, keyed, findings)
+        check.keep(keyed)
         if not report["good"]:
             report["problems"].append(problem("no_rows").to_json() | {"split": "train"})
         ok = report["splits"].get("train", 0) > 0 and (request.skip_bad_rows or not report["bad"])
@@ -115,6 +126,36 @@ def validate(request: ValidationRequest) -> Outcome:
     if request.out:
         _write_report(request.out, report)
     return Outcome(ok, report, manifest)
+
+
+class _Check:
+    """What is kept beside the rows (`jobs.data.check_files`), nothing without a folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self.problems = ProblemList(folder)
+
+    def keep(self, keyed: dict[str, tuple[Any, Any]]) -> None:
+        """Keeps the places of the rows of each split."""
+        if self._folder is not None:
+            write_lines(self._folder, keyed)
+
+
+@contextmanager
+def _check_folder(out: Path | None) -> Iterator[_Check]:
+    folder = out / FOLDER if out else None
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+    check = _Check(folder)
+    try:
+        yield check
+    except BaseException:
+        # Half a list says nothing that can be relied on.
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        check.problems.close()
 
 
 class _Writers:
@@ -183,22 +224,38 @@ class _File:
     figures: Statistics
 
 
-def _read_file(source: Source, split: str, mapping: Mapping, findings: Findings, writer: _Writer | None) -> _File:
-    figures = Statistics()
-    for item in source:
-        record = to_record(item, mapping) if isinstance(item, Row) else item
-        if isinstance(record, Problem):
-            figures.bad += 1
-            findings.add(record, split)
-            continue
-        if isinstance(item, Row):
-            for warning in record_warnings(record, item):
-                findings.add(warning, split)
-        line = _ENCODE(record).encode() + b"\n"
-        figures.add(record, item.line, line)
-        if writer is not None:
-            writer.write(line)
-    return _File(source, figures)
+class _Reader:
+    """Reads the files one after another, and tells now and then how many rows it has read."""
+
+    def __init__(self, sources: dict[str, Source], mapping: Mapping, findings: Findings, progress: Progress) -> None:
+        lines = [source.facts()["lines"] or 0 for source in sources.values()]
+        self._total, self._progress = sum(lines) if all(lines) else 0, progress
+        self._mapping, self._findings = mapping, findings
+        self._done = 0
+
+    def read(self, source: Source, split: str, writer: _Writer | None) -> _File:
+        """Every row of a file, written where it is good."""
+        figures = Statistics()
+        for item in source:
+            self._count()
+            record = to_record(item, self._mapping) if isinstance(item, Row) else item
+            if isinstance(record, Problem):
+                figures.bad += 1
+                self._findings.add(record, split)
+                continue
+            if isinstance(item, Row):
+                for warning in record_warnings(record, item):
+                    self._findings.add(warning, split)
+            line = _ENCODE(record).encode() + b"\n"
+            figures.add(record, item.line, line)
+            if writer is not None:
+                writer.write(line)
+        return _File(source, figures)
+
+    def _count(self) -> None:
+        self._done += 1
+        if self._done % _TOLD_EVERY == 0:
+            self._progress(self._done, self._total)
 
 
 def _split_by_seed(request: ValidationRequest, rows: int) -> dict[str, Any]:
@@ -244,14 +301,13 @@ def _add_notes(files: dict[str, _File], copies: list[Problem], findings: Finding
 
 
 def _report(
-    request: ValidationRequest, mapping: Mapping, files: dict[str, _File], parts: dict[str, Any], findings: Findings
+    request: ValidationRequest, mapping: Mapping, files: dict[str, _File], keyed: dict[str, tuple[Any, Any]], findings: Findings
 ) -> dict[str, Any]:
     figures = [file.figures for file in files.values()]
-    keyed = _keyed(files, parts)
     copies, notes = duplicates(keyed)
     _add_notes(files, notes, findings)
     good, bad = sum(one.rows for one in figures), sum(one.bad for one in figures)
-    return {
+    report = {
         "format": mapping.format,
         "mapping": mapping_to_json(mapping),
         "rows": good + bad,
@@ -273,6 +329,7 @@ def _report(
         "answer_characters": summary(one.answers for one in figures),
         "turns": summary(one.turns for one in figures),
     }
+    return report | {"blocking": blocking(report)}
 
 
 def _write_report(folder: Path, report: dict[str, Any]) -> None:

@@ -45,6 +45,7 @@ class Dataset(models.Model):
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="datasets")
     name = models.CharField(max_length=120)
     description = models.TextField(blank=True)
+    licence = models.CharField(max_length=80, blank=True)
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -58,6 +59,9 @@ class Dataset(models.Model):
 class DatasetVersion(models.Model):
     """One state of a dataset. From `ready` on it never changes; `sha256` is that of its manifest.
 
+    Once it is ready a second pass looks at the rows as a whole: `examination` is its result (`jobs.data.examination`). `progress`: how far
+    the validation or the second pass is, `name done total unit` of a `phase` event and `started`, the second since the epoch when it began.
+
     `sniffed` is what the box recognised in the training file, `mapping` a `jobs.spec.Mapping`, `report` the validation's result,
     `manifest` the written files: `{"train": {"file", "rows", "bytes", "sha256"}, "validation": ..., "test": ...}`.
     """
@@ -67,6 +71,12 @@ class DatasetVersion(models.Model):
         VALIDATING = "validating", "Validating"
         READY = "ready", "Ready"
         INVALID = "invalid", "Has problems"
+
+    class Examined(models.TextChoices):
+        NO = "", "Not yet"
+        WAITING = "waiting", "Waiting"
+        DONE = "done", "Done"
+        FAILED = "failed", "Failed"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="versions")
@@ -85,6 +95,9 @@ class DatasetVersion(models.Model):
     manifest = models.JSONField(default=dict)
     sha256 = models.CharField(max_length=64, blank=True)
     message = models.TextField(blank=True)
+    progress = models.JSONField(default=dict)
+    examined = models.CharField(max_length=8, choices=Examined.choices, default=Examined.NO, blank=True)
+    examination = models.JSONField(default=dict)
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -98,6 +111,17 @@ class DatasetVersion(models.Model):
     def folder(self) -> Path:
         """Where the version's files are."""
         return Path(settings.GRAFT_VAR) / "datasets" / str(self.id)
+
+    @property
+    def check_folder(self) -> Path:
+        """Where lists that are too long for the row are: every problem, places of rows, pairs of copies."""
+        return Path(settings.GRAFT_VAR) / "checks" / str(self.id)
+
+    @property
+    def blocking(self) -> dict[str, str] | None:
+        """Why nothing would be learned from it: `code`, `message` and `remedy`; None where something would."""
+        found: dict[str, str] | None = self.report.get("blocking")
+        return found
 
     def rows(self, split: str) -> int:
         """How many rows a split holds, 0 where it is absent."""

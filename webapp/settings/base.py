@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "webapp.notices",
     "webapp.datasets",
     "webapp.catalog",
+    "webapp.checks",
     "webapp.runs",
     "webapp.artifacts",
     "webapp.operate",
@@ -170,6 +171,7 @@ GRAFT_RECONCILERS = [
     "webapp.runs.services.reconcile:reconcile",
     "webapp.datasets.services.reconcile:reconcile",
     "webapp.catalog.services.reconcile:reconcile",
+    "webapp.checks.services.survey:reconcile",
     "webapp.notices.services.reconcile:reconcile",
 ]
 
@@ -228,6 +230,7 @@ ACCOUNT_EMAIL_VERIFICATION = "optional" if ENV.email_url else "none"
 ACCOUNT_EMAIL_NOTIFICATIONS = bool(ENV.email_url)
 ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False
 ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
 MFA_ADAPTER = "webapp.accounts.adapters.MFAAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]

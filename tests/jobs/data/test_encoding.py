@@ -9,7 +9,7 @@ import pytest
 from jobs.data import encoding
 from jobs.data.encoding import encode_records, expected_answer, prompt_ids_for_generation, require_labels
 from jobs.errors import UserError
-from jobs.models.loading import FALLBACK_TEMPLATE
+from jobs.models.templates import FALLBACK_TEMPLATE
 from tests.tiny import CHATML, tiny_tokenizer
 
 CHAT = {

@@ -52,7 +52,7 @@ def test_clean_file_is_split_by_seed_and_written(tmp_path: Path):
             "sha256": hashlib.sha256(content).hexdigest(),
         }
     assert json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8")) == outcome.report
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.json", "test.jsonl", "train.jsonl", "validation.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["check", "report.json", "test.jsonl", "train.jsonl", "validation.jsonl"]
 
 
 def test_the_same_request_gives_the_same_bytes(tmp_path: Path):
@@ -84,7 +84,7 @@ def test_bad_rows_refuse_the_file_and_nothing_is_written(tmp_path: Path):
         (3, "answer_empty", "train"),
         (5, "field_type", "train"),
     ]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["check", "report.json"]
 
 
 def test_bad_rows_are_left_out_by_choice_and_counted(tmp_path: Path):
@@ -172,7 +172,7 @@ def test_an_older_version_in_the_folder_does_not_shine_through(tmp_path: Path):
     validate(ValidationRequest({"train": train}, test_share=0.2, out=tmp_path / "out"))
     assert (tmp_path / "out/test.jsonl").exists()
     validate(ValidationRequest({"train": train}, validation_share=0, out=tmp_path / "out"))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.json", "train.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["check", "report.json", "train.jsonl"]
 
 
 def test_a_file_that_breaks_off_leaves_nothing_behind(tmp_path: Path):
@@ -205,7 +205,11 @@ def test_memory_stays_bounded_for_200_000_rows(tmp_path: Path):
     assert path.stat().st_size > 120_000_000
     request = json.dumps({"files": {"train": str(path)}, "out": str(tmp_path / "out")})
     done = subprocess.run([sys.executable, "-c", MEASURED], input=request, capture_output=True, text=True, check=True)
-    outcome = json.loads(done.stdout)
+    *progress, last = done.stdout.splitlines()
+    told = [json.loads(line)["data"] for line in progress]
+    assert told
+    assert {one["total"] for one in told} == {200_000}
+    outcome = json.loads(last)
     assert outcome["ok"]
     assert outcome["report"]["splits"] == {"train": 190_000, "validation": 10_000}
     assert int(done.stderr) * 1024 < 100_000_000

@@ -14,7 +14,7 @@ from jobs.evaluation.answers import Labels
 from jobs.evaluation.candidates import in_place
 from jobs.evaluation.likelihood import Asked
 from jobs.evaluation.scoring import Choice, ChoiceScore, choice_score, label_accuracy, tally
-from jobs.models.loading import FALLBACK_TEMPLATE
+from jobs.models.templates import FALLBACK_TEMPLATE
 from tests.tiny import CHATML, tiny_tokenizer
 
 CHAT = {"messages": [{"role": "user", "content": "my money"}, {"role": "assistant", "content": "refund"}]}

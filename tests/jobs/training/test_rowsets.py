@@ -13,7 +13,8 @@ from jobs.data.encoding import encode_records
 from jobs.data.split import split_indices
 from jobs.data.token_cache import TokenCache
 from jobs.errors import UserError
-from jobs.models.loading import FALLBACK_TEMPLATE, load_tokenizer
+from jobs.models.loading import load_tokenizer
+from jobs.models.templates import FALLBACK_TEMPLATE
 from jobs.spec import DataSpec, TrainingSpec
 from jobs.training.rowsets import RowSets, tokenise_rows
 from tests.tiny import make_tiny_model

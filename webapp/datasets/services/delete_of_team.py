@@ -12,7 +12,8 @@ def delete_of_team(team: Team) -> list[Path]:
     """Deletes the team's datasets and uploads, whose runs are gone, and names their files."""
     versions = DatasetVersion.objects.filter(dataset__team=team)
     uploads = Upload.objects.filter(team=team)
-    paths = [version.folder for version in versions.only("id")] + [upload.path for upload in uploads.only("id")]
+    paths = [path for version in versions.only("id") for path in (version.folder, version.check_folder)]
+    paths += [upload.path for upload in uploads.only("id")]
     versions.delete()
     Dataset.objects.filter(team=team).delete()
     uploads.delete()

@@ -11,6 +11,7 @@ from django.utils import timezone
 from webapp.datasets.models import DatasetVersion, Upload
 from webapp.datasets.services.create_dataset import SPLITS
 from webapp.datasets.services.discard_upload import discard_upload
+from webapp.datasets.services.examine import TASK as EXAMINE
 from webapp.datasets.services.start_validation import TASK
 from webapp.settings.env import ENV
 from webapp.work.models import OutboxMessage
@@ -26,12 +27,13 @@ def reconcile() -> None:
 
 
 def _ring_again() -> None:
-    """A version in `validating` whose last doorbell is older than `doorbell_repeat_seconds`: the message may be lost."""
+    """What waits, and whose last doorbell is older than `doorbell_repeat_seconds`: the message may be lost."""
     since = timezone.now() - timedelta(seconds=ENV.doorbell_repeat_seconds)
-    recent = OutboxMessage.objects.filter(task=TASK, created_at__gt=since).values("subject")
-    with transaction.atomic():
-        for version in DatasetVersion.objects.filter(state=DatasetVersion.State.VALIDATING).exclude(pk__in=recent):
-            ring(TASK, version.pk, SHORT_QUEUE)
+    for task, waiting in ((TASK, {"state": DatasetVersion.State.VALIDATING}), (EXAMINE, {"examined": DatasetVersion.Examined.WAITING})):
+        recent = OutboxMessage.objects.filter(task=task, created_at__gt=since).values("subject")
+        with transaction.atomic():
+            for version in DatasetVersion.objects.filter(**waiting).exclude(pk__in=recent):
+                ring(task, version.pk, SHORT_QUEUE)
 
 
 def _sweep_uploads() -> None:

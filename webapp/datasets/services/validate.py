@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
+
 from jobs.errors import GraftError
 from webapp.core.box import GIBI, Limits, run_in_box
 from webapp.core.locks import alone
+from webapp.core.progress import RowProgress
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.services.create_upload import suffix_of
+from webapp.datasets.services.examine import announce, keep_check
 from webapp.settings.env import ENV
 
 State = DatasetVersion.State
@@ -39,12 +43,15 @@ def validate(version_id: UUID) -> None:
             except GraftError as error:
                 _close(version, state=State.INVALID, message=f"{error.message} {error.remedy}", report={"refusal": error.to_json()})
                 return
+            keep_check(version, Path(temporary) / "rows")
             if not answer["ok"]:
                 _close(version, state=State.INVALID, report=answer["report"])
                 return
             os.rename(Path(temporary) / "rows", folder)
         manifest = answer["manifest"]
-        _close(version, state=State.READY, report=answer["report"], manifest=manifest, sha256=manifest_sha256(manifest))
+        with transaction.atomic():
+            _close(version, state=State.READY, report=answer["report"], manifest=manifest, sha256=manifest_sha256(manifest))
+            announce(version)
 
 
 def manifest_sha256(manifest: dict[str, Any]) -> str:
@@ -68,8 +75,9 @@ def _read_rows(version: DatasetVersion, temporary: Path) -> dict[str, Any]:
         "suffixes": {split: suffix_of(upload.filename) for split, upload in uploads.items() if upload},
     }
     names = {upload.path: upload.filename for upload in uploads.values() if upload}
-    return run_in_box(["validate", "--json"], request=request, readable=names, writable=out, limits=LIMITS)
+    progress = RowProgress(DatasetVersion.objects.filter(pk=version.pk, state=State.VALIDATING))
+    return run_in_box(["validate", "--json"], request=request, readable=names, writable=out, limits=LIMITS, on_line=progress)
 
 
 def _close(version: DatasetVersion, *, state: State, **fields: Any) -> None:
-    DatasetVersion.objects.filter(pk=version.pk, state=State.VALIDATING).update(state=state, **fields)
+    DatasetVersion.objects.filter(pk=version.pk, state=State.VALIDATING).update(state=state, progress={}, **fields)

@@ -1,0 +1,1 @@
+"""Use cases of base models, one file each."""
