@@ -47,4 +47,4 @@ def _text(file: Path) -> str:
     if not file.is_file():
         return ""
     with file.open("rb") as source:
-        return source.read(_READ_BYTES).decode("utf-8", "replace")
+        return source.read(_READ_BYTES).decode("utf-8", "replace").replace("\r\n", "\n")
