@@ -7,9 +7,11 @@ import hashlib
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.core import context
 from allauth.mfa.adapter import DefaultMFAAdapter
 from cryptography.fernet import Fernet
 from django.conf import settings
+from django.contrib.auth import HASH_SESSION_KEY
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -30,6 +32,16 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         user = User.objects.filter(username=credentials.get("username", "")).first()
         if user is not None:
             record_of_person(Action.SIGN_IN_FAILED, user, detail={"step": "password"})
+
+    def reauthenticate(self, user: User, password: str) -> bool:
+        """Whether the password is right. Where checking it stored it anew, with more rounds than it had, the session goes on."""
+        before = user.password
+        if not super().reauthenticate(user, password):
+            return False
+        user.refresh_from_db(fields=["password"])
+        if user.password != before:
+            context.request.session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+        return True
 
     def get_password_change_redirect_url(self, request: HttpRequest) -> str:
         """Back to the profile."""

@@ -29,6 +29,7 @@ class Action(TextChoices):
     TWO_FACTOR_OFF = "two_factor.off", _("Second factor removed")
     TWO_FACTOR_CODES = "two_factor.codes", _("Recovery codes made anew")
     RUN_CREATED = "run.created", _("Run queued")
+    RUN_EXTENDED = "run.extended", _("Run extended")
     RUN_CANCELLED = "run.cancelled", _("Run cancelled")
     RUN_DELETED = "run.deleted", _("Run deleted")
     DATASET_UPLOADED = "dataset.uploaded", _("Dataset uploaded")

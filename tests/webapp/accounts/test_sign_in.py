@@ -17,6 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests.webapp.cast import PASSWORD, Cast
+from webapp.accounts.access import in_force
 from webapp.accounts.audit_actions import Action
 from webapp.accounts.models import AuditEvent, Membership, User
 
@@ -170,7 +171,9 @@ def test_a_team_may_ask_everybody_for_one(cast: Cast) -> None:
     assert bob.get(page)["Location"] == reverse("mfa_index")
     assert bob.get(page, headers={"Accept": "application/json"}).status_code == 404
     assert "second factor" in bob.get("/").content.decode()
+    assert not in_force(Membership.objects.filter(user=cast.bob)).exists()
     bob, _ = with_second_factor(cast, "bob")
+    assert in_force(Membership.objects.filter(user=cast.bob)).exists()
     assert bob.get(page).status_code == 200
 
 
