@@ -42,6 +42,7 @@ from jobs.training.rowsets import EncodedSets
 # Rows whose loss is measured while training: enough for a smooth curve, few enough not to hold up the training.
 VALIDATION_ROWS = 200
 PARITY_ROWS = 8
+Ask = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,17 @@ class Session:
 
 
 def execute(
-    spec: RunSpec, out: Path, resume: Sequence[Path], *, emit: Callable[..., Any], stop: Callable[[], bool], cache: TokenCache
+    spec: RunSpec, out: Path, resume: Sequence[Path], *, emit: Callable[..., Any], stop: Ask, cache: TokenCache, finish: Ask = bool
 ) -> int:
     """Carries a run out and returns the step it ended at. `resume` are folders that may hold its checkpoints, `cache` keeps token ids.
+    `finish` says that the training is to end after the step in hand, and its result to be measured and exported.
 
     Raises `GraftError` (`preempted` when `stop()` said so), or whatever else went wrong.
     """
     session = Session.open(spec, out, emit, stop)
     torch.set_num_threads(session.device["threads"])
     trainer, held_out, start = prepare(session, resume, cache)
+    trainer.finish = finish
     emit("plan", **_plan(session, trainer, held_out.encoded, start))
     _tell_of_rows(session, held_out.encoded)
 

@@ -28,7 +28,7 @@ from jobs.spec import RunSpec, load_spec, write_spec
 HELP = "fine-tune a model as a spec file says"
 Emit = Callable[..., Any]
 # Of the arguments, what writes events, and what says whether an end is wanted; gives the step that it ended at.
-Work = Callable[[argparse.Namespace, Emit, Callable[[], bool]], int]
+Work = Callable[[argparse.Namespace, Emit, "_Stop"], int]
 _PR_SET_PDEATHSIG = 1
 # From <malloc.h>; the first threshold is the largest that glibc takes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -92,7 +92,7 @@ def _finish(arguments: argparse.Namespace, emit: _Emitter, stop: _Stop, work: Wo
     return ExitCode.DONE
 
 
-def _train(arguments: argparse.Namespace, emit: Emit, stop: Callable[[], bool]) -> int:
+def _train(arguments: argparse.Namespace, emit: Emit, stop: _Stop) -> int:
     """The run; returns the step it ended at."""
     spec = load_spec(arguments.spec)
     method = get_method(spec.method.id)
@@ -102,7 +102,7 @@ def _train(arguments: argparse.Namespace, emit: Emit, stop: Callable[[], bool]) 
 
     write_spec(spec, arguments.out)
     cache = TokenCache(arguments.token_cache, arguments.token_cache_bytes)
-    return execute(spec, arguments.out, arguments.resume, emit=emit, stop=stop, cache=cache)
+    return execute(spec, arguments.out, arguments.resume, emit=emit, stop=stop, cache=cache, finish=stop.finish)
 
 
 def load_engine(spec: RunSpec, method: Method, emit: Emit) -> None:
@@ -157,15 +157,26 @@ def keep_freed_memory() -> None:
 
 
 class _Stop:
-    """True from the first SIGTERM or Ctrl-C on: the step in hand is finished and a checkpoint written. A second Ctrl-C ends at once."""
+    """True from the first SIGTERM or Ctrl-C on: the step in hand is finished and a checkpoint written. A second Ctrl-C ends at once.
+
+    `finish` is true from the first SIGUSR1 on: a training ends after the step in hand, then measures and exports what it has.
+    """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked = self._finishing = False
+        signal.signal(signal.SIGUSR1, self._ask_to_finish)
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, self._ask)
 
     def __call__(self) -> bool:
         return self._asked
+
+    def finish(self) -> bool:
+        """Whether the training is to end after the step in hand."""
+        return self._finishing
+
+    def _ask_to_finish(self, number: int, frame: FrameType | None) -> None:
+        self._finishing = True
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:

@@ -79,6 +79,7 @@ class Capabilities:
     - `combines`: several of its adapters on one base can be combined into one.
     - `needs` of the architecture: `biases`, `decoder` (a causal model), `linear` (layers that are `torch.nn.Linear`, as GPT-2's are not).
     - `checkpointing`: activations may be computed again in the backward pass in place of being kept.
+    - `extends`: a training may go on for more steps than were planned; false where the plan of its steps is a part of the method.
     - `adapters`: how many finished adapters it builds on, at least; `adapters_of`: the ids of the methods that these may be of.
     """
 
@@ -89,6 +90,7 @@ class Capabilities:
     adapter: bool = True
     combines: bool = False
     checkpointing: bool = True
+    extends: bool = True
     needs: tuple[Need, ...] = ()
     adapters: int = 0
     adapters_of: tuple[str, ...] = ()

@@ -179,11 +179,19 @@ def _seal(path: Path) -> dict[str, Any]:
 
 
 def require_same_run(path: Path, state: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:
-    """Raises `UserError("resume_mismatch")` that names the first thing in which a checkpoint's run differs from this one."""
+    """Raises `UserError("resume_mismatch")` that names the first thing in which a checkpoint's run differs from this one; its length
+    may be another (`is_of_another_length`).
+    """
     found = kept_fingerprint(state)
     for name, value in fingerprint.items():
-        if found.get(name) != value:
+        if name != "length" and found.get(name) != value:
             raise UserError("resume_mismatch", path=path, what=name)
+
+
+def is_of_another_length(state: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> bool:
+    """Whether the run was to be longer or shorter when it wrote this checkpoint."""
+    length = fingerprint.get("length")
+    return bool(kept_fingerprint(state).get("length", length) != length)
 
 
 class Clock:

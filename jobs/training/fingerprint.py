@@ -1,4 +1,7 @@
-"""What must be the same for a checkpoint to be continued: task, method, settings, rows, seed. Not where any of it lies."""
+"""What must be the same for a checkpoint to be continued: task, method, settings, rows, seed. Not where any of it lies.
+
+How long the training is to be stands apart: a run may be extended, and what that changes is told (`Trainer.restore`).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from jobs.data.token_cache import sha256
 from jobs.data.tokens import Row
 from jobs.spec import RunSpec
 
+LENGTH = ("epochs", "max_steps")
+
 
 def fingerprint(spec: RunSpec, rows: Iterable[Row], adapters: Sequence[Path]) -> dict[str, Any]:
     """Of a run on these training `rows` that builds on finished `adapters`, each in its folder."""
@@ -24,15 +29,22 @@ def fingerprint(spec: RunSpec, rows: Iterable[Row], adapters: Sequence[Path]) ->
         "task": spec.task,
         "method": {"id": spec.method.id, "settings": dict(spec.method.settings)},
         "adapters": [[sha256(folder / name) for name in (CONFIG, WEIGHTS) if (folder / name).is_file()] for folder in adapters],
-        "training": {key: value for key, value in training.items() if not key.endswith("_every_steps")},
+        "training": {key: value for key, value in training.items() if not key.endswith("_every_steps") and key not in LENGTH},
+        "length": {key: training[key] for key in LENGTH},
         "seed": spec.seed,
         "rows": digest.hexdigest(),
     }
 
 
 def kept_fingerprint(state: Mapping[str, Any]) -> dict[str, Any]:
-    """That of a checkpoint's `state.json`, with what an older one lacks: the task was writing; adapters stood with the method, by path."""
+    """That of a checkpoint's `state.json`, with what an older one lacks: the task was writing; adapters stood with the method, by path;
+    the length stood with the training.
+    """
     found: dict[str, Any] = {"task": "causal_lm", "adapters": [], **state.get("fingerprint", {})}
     if "method" in found:
         found["method"] = {key: value for key, value in found["method"].items() if key != "adapters"}
+    training = found.get("training", {})
+    if any(key in training for key in LENGTH):
+        found["length"] = {key: training.get(key) for key in LENGTH}
+        found["training"] = {key: value for key, value in training.items() if key not in LENGTH}
     return found

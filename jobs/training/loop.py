@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from jobs.data.tokens import Row
-from jobs.errors import GraftError
+from jobs.errors import GraftError, UserError
 from jobs.events import NOTHING_MEASURED
 from jobs.methods.hooks import Hooks
 from jobs.models.device import memory
@@ -68,7 +68,8 @@ class Work:
 
 @dataclass
 class Trainer:
-    """A run's training. `fingerprint` tells whether a checkpoint belongs to it; `stop` says that somebody wants it to end.
+    """A run's training. `fingerprint` tells whether a checkpoint belongs to it; `stop` says that somebody wants it to end, `finish` that it
+    is to end after the step in hand as if that were its last: with a checkpoint, and on to what follows the training.
 
     `validation` rows may be none. `hooks` is what the method does between the steps; `figures` are those that the task adds to the
     validation loss. `rate_of` gives the learning rate of a weight, by its
@@ -91,6 +92,7 @@ class Trainer:
     libraries: Libraries = field(default_factory=lambda: Libraries(None, exact=True))
     hooks: Hooks = field(default_factory=Hooks)
     figures: Callable[[DatasetLoss], Mapping[str, Any]] = token_figures
+    finish: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         spec, device = self.spec, self.forward.device.split(":")[0]
@@ -111,6 +113,7 @@ class Trainer:
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._folders: Sequence[Path] = [self.out]
         self.kept_step = 0
+        self._finished = False
 
     def run(self) -> None:
         """Trains from the step reached to the last, leaves a checkpoint of it, and goes on with the best weights where they are wanted.
@@ -130,6 +133,7 @@ class Trainer:
                 seconds = time.monotonic() - started
                 self._count(seconds, tokens)
                 self._report(loss, rate, norm, seconds, tokens)
+                self._finished = self.finish()
                 best = self._evaluate_if_due()
                 stopping = self.stop() and not self.is_done
                 if stopping or self._is_checkpoint_due(best=best):
@@ -244,8 +248,10 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        """Whether all steps are done, or the validation loss has not fallen for as many evaluations as the spec bears."""
-        return self.progress.step >= self.total_steps or self._stops_early
+        """Whether all steps are done, it was asked to finish, or the validation loss has not fallen for as many evaluations as the spec
+        bears.
+        """
+        return self.progress.step >= self.total_steps or self._finished or self._stops_early
 
     @property
     def _stops_early(self) -> bool:
@@ -255,7 +261,7 @@ class Trainer:
     def _evaluate_if_due(self) -> bool:
         """Shows the method's inside and measures the validation loss where it is time; returns whether it is the lowest so far."""
         progress = self.progress
-        if progress.step % self.evaluate_every and progress.step != self.total_steps:
+        if progress.step % self.evaluate_every and not self.is_done:
             return False
         if seen := self.hooks.observe():
             self.emit("method", step=progress.step, **seen)
@@ -288,7 +294,9 @@ class Trainer:
     def _choose_weights(self) -> None:
         """Tells why the training ended before its last step, and puts back the weights of the lowest validation loss where asked for."""
         progress = self.progress
-        if self._stops_early:
+        if self._finished and progress.step < self.total_steps:
+            self._tell(f"Finished after step {progress.step} of {self.total_steps} on request: what was trained so far is what is kept.")
+        elif self._stops_early:
             self._tell(f"Stopped after step {progress.step}: the validation loss has not fallen for {progress.without_gain} evaluations.")
         self.kept_step = progress.step
         if self.spec.final_weights == "last" or progress.best_step is None:
@@ -346,8 +354,26 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.libraries.go_on(compiled=state["compiled"])
         self.progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
+        self._go_on_for_longer(path, state)
         self.clock.saved(self.progress.step, 0.0)
         self._folders = [self.out, *folders]
+
+    def _go_on_for_longer(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Tells what it means that the run was extended: the schedule is laid over all its steps, and early stopping counts from here.
+
+        Raises `UserError("resume_mismatch")` where no step would be left to do.
+        """
+        if not checkpoint.is_of_another_length(state, self.fingerprint):
+            return
+        if self.progress.step >= self.total_steps:
+            raise UserError("resume_mismatch", path=path, what="epochs")
+        self.progress.without_gain = 0
+        self._warn(
+            "length_changed",
+            f"The training was extended: it goes on after step {self.progress.step} to step {self.total_steps}, and the learning rate "
+            "follows its schedule over all of these steps.",
+            "Nothing to do, if that is meant: the curve has a bend there, and another run of this length from the start may end elsewhere.",
+        )
 
     @torch.no_grad()
     def _load(self, path: Path) -> None:

@@ -98,6 +98,13 @@ class RunChild:
         """Asks the whole group to stop (SIGTERM): the engine writes a checkpoint and exits with 75."""
         self._signal(signal.SIGTERM)
 
+    def finish(self) -> None:
+        """Asks the engine to end its training after the step in hand (SIGUSR1), then to measure and export. Only once it has written an
+        event: before it listens, the signal would kill it. Its own children do not listen, so it alone is asked.
+        """
+        if self._process:
+            self._process.send_signal(signal.SIGUSR1)
+
     def kill(self) -> None:
         """Kills the whole group (SIGKILL)."""
         self._signal(signal.SIGKILL)

@@ -21,7 +21,7 @@ from django.db.models.functions import Now
 from webapp.notices.services.announce import announce
 from webapp.quotas.services import ledger
 from webapp.runs.models import Run, RunEvent, Worker
-from webapp.runs.states import ACTIVE, TERMINAL, TRANSITIONS, Desired, State
+from webapp.runs.states import ACTIVE, TERMINAL, TRANSITIONS, WANTS_WORK, Desired, State
 from webapp.settings.env import ENV
 from webapp.work.outbox import ring
 
@@ -128,7 +128,7 @@ def enqueue(run_id: UUID, attempt: int, *, frm: Collection[State], actor: str, d
 def claim(run_id: UUID, owner: str) -> Run | None:
     """Takes a queued run for `owner`: a new attempt, with its lease. None where it is not to be had: then it is somebody else's."""
     with transaction.atomic():
-        changed = Run.objects.filter(pk=run_id, state=State.QUEUED, desired=Desired.RUN).update(
+        changed = Run.objects.filter(pk=run_id, state=State.QUEUED, desired__in=WANTS_WORK).update(
             state=State.STARTING,
             attempt=F("attempt") + 1,
             owner=owner,
@@ -187,5 +187,6 @@ def interrupt(
         if run.desired == Desired.PAUSE:
             move(run_id, attempt, to=State.PAUSED, frm=frm, actor=actor)
             return State.PAUSED
-        enqueue(run_id, attempt, frm=frm, actor=actor)
+        # Being stopped was all that was left to do for an extension: the next attempt takes the spec as it is now.
+        enqueue(run_id, attempt, frm=frm, actor=actor, desired=Desired.RUN if run.desired == Desired.EXTEND else run.desired)
         return State.QUEUED

@@ -18,7 +18,7 @@ from django.db.models import Count
 
 from webapp.quotas.services.limits import Hold, holds
 from webapp.runs.models import Run
-from webapp.runs.states import ACTIVE, Desired, State
+from webapp.runs.states import ACTIVE, WANTS_WORK, State
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Turn:
 def turns(queue: str) -> list[Turn]:
     """All waiting runs of a queue, the next one first, those that are held at the end. Five queries at most."""
     columns = ("id", "team_id", "priority", "place", "queued_at")
-    rows = Run.objects.filter(state=State.QUEUED, desired=Desired.RUN, queue=queue).values_list(*columns)
+    rows = Run.objects.filter(state=State.QUEUED, desired__in=WANTS_WORK, queue=queue).values_list(*columns)
     waiting = [Waiting(*row) for row in rows]
     if not waiting:
         return []

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from jobs.errors import CATALOGUE, ExitCode, GraftError
 from webapp.runs.lease import Failure
 
-Asked = Literal["", "pause", "cancel", "shutdown", "stalled"]
+Asked = Literal["", "pause", "extend", "cancel", "shutdown", "stalled"]
 Kind = Literal["succeeded", "stopped", "failed", "interrupted"]
 
 _BY_EXIT_CODE = {ExitCode.NON_FINITE: "nonfinite", ExitCode.CUDA_OOM: "cuda_oom", ExitCode.DISK_FULL: "disk_full"}

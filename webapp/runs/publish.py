@@ -11,8 +11,8 @@ from django.db import transaction
 
 from jobs.errors import GraftError
 from webapp.runs import lease
-from webapp.runs.models import Artifact
-from webapp.runs.states import State
+from webapp.runs.models import Artifact, Run
+from webapp.runs.states import Desired, State
 
 
 def verify(folder: Path, artifacts: list[dict[str, Any]]) -> None:
@@ -35,7 +35,10 @@ def verify(folder: Path, artifacts: list[dict[str, Any]]) -> None:
 
 
 def succeed(run_id: UUID, attempt: int, artifacts: list[dict[str, Any]], *, actor: str) -> bool:
-    """Publishes and makes the run `succeeded`, in one transaction. Says whether it happened."""
+    """Publishes and makes the run `succeeded`, in one transaction. Says whether it happened.
+
+    Where it was asked meanwhile to be trained further, it goes on to the queue at once.
+    """
     with transaction.atomic():
         frm = (State.FINALIZING, State.STOPPING)
         if not lease.move(run_id, attempt, to=State.SUCCEEDED, frm=frm, actor=actor, exit_code=0):
@@ -54,4 +57,6 @@ def succeed(run_id: UUID, attempt: int, artifacts: list[dict[str, Any]], *, acto
             )
             for artifact in artifacts
         )
+        if Run.objects.filter(pk=run_id, desired=Desired.EXTEND).exists():
+            lease.enqueue(run_id, attempt, frm=(State.SUCCEEDED,), actor=actor, detail="extended", desired=Desired.RUN)
     return True

@@ -26,7 +26,14 @@ class Desired(models.TextChoices):
     RUN = "run", "Run"
     PAUSE = "pause", "Pause"
     CANCEL = "cancel", "Cancel"
+    # To end after the step in hand as if that were the last, with a checkpoint and all that follows a training.
+    FINISH = "finish", "Finish"
+    # To stop with a checkpoint and go on at once by the spec that has been changed meanwhile.
+    EXTEND = "extend", "Extend"
 
+
+# A waiting run is taken by a worker where people want one of these.
+WANTS_WORK = frozenset({Desired.RUN, Desired.FINISH})
 
 S = State
 # A worker holds the lease in these.
@@ -41,10 +48,10 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     S.FINALIZING: frozenset({S.SUCCEEDED, S.STOPPING, S.FAILED, S.INTERRUPTED}),
     S.INTERRUPTED: frozenset({S.QUEUED, S.PAUSED, S.CANCELLED, S.FAILED}),
     S.PAUSED: frozenset({S.QUEUED, S.CANCELLED}),
-    # Terminal states are left only by an explicit "retry from checkpoint": a new attempt of the same run.
+    # Terminal states are left only by an explicit "retry from checkpoint" or "extend": a new attempt of the same run.
     S.FAILED: frozenset({S.QUEUED}),
     S.CANCELLED: frozenset({S.QUEUED}),
-    S.SUCCEEDED: frozenset(),
+    S.SUCCEEDED: frozenset({S.QUEUED}),
 }
 
 # Tag class (static/css/parts.css) and icon (static/icons.svg) of each state; never colour alone, the word stands beside it.

@@ -35,7 +35,13 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.1
 SHIP_SECONDS = 0.5
 # Where a stopped run goes, by what people want of it when it has stopped.
-_REST: dict[Desired, State] = {Desired.CANCEL: State.CANCELLED, Desired.PAUSE: State.PAUSED, Desired.RUN: State.QUEUED}
+_REST: dict[Desired, State] = {
+    Desired.CANCEL: State.CANCELLED,
+    Desired.PAUSE: State.PAUSED,
+    Desired.RUN: State.QUEUED,
+    Desired.FINISH: State.QUEUED,
+    Desired.EXTEND: State.QUEUED,
+}
 
 
 class Supervisor:
@@ -58,7 +64,7 @@ class Supervisor:
         self._state = State.STARTING
         self._asked: Asked = ""
         self._kill_at = float("inf")
-        self._loaded = self._exporting = self._progressed = False
+        self._loaded = self._exporting = self._progressed = self._finishing = False
         self._artifacts: list[dict[str, Any]] = []
         self._finished: dict[str, Any] | None = None
         now = clock()
@@ -135,6 +141,11 @@ class Supervisor:
             self._ask_to_stop("cancel", ENV.cancel_grace_seconds)
         elif wanted == Desired.PAUSE and not self._asked:
             self._ask_to_stop("pause", ENV.stop_grace_seconds)
+        elif wanted == Desired.EXTEND and not self._asked:
+            self._ask_to_stop("extend", ENV.stop_grace_seconds)
+        elif wanted == Desired.FINISH and self._loaded and not self._asked and not self._finishing:
+            self._finishing = True
+            self._child.finish()
 
     def _ask_to_stop(self, asked: Asked, grace_seconds: float) -> None:
         """SIGTERM now, SIGKILL when the grace is over. The state follows with the next batch, database or not."""
@@ -180,7 +191,7 @@ class Supervisor:
         """What a phase says of the state: only a training has steps to wait for."""
         if self._run.kind == Kind.TRAIN:
             archive = self._ingest.archive
-            trained = 0 < archive.total_steps <= archive.last_step
+            trained = self._finishing or 0 < archive.total_steps <= archive.last_step
             self._exporting |= name == "merging" or (trained and name == "saving")
         else:
             self._loaded = True
@@ -272,8 +283,13 @@ class Supervisor:
         self._enter(State.STOPPING)
         frm, to = (State.STOPPING,), _REST[wanted]
         if to == State.QUEUED:
-            return lease.enqueue(self._run.id, self._run.attempt, frm=frm, actor=self._owner, wanted=wanted)
+            return self._again(wanted)
         return lease.move(self._run.id, self._run.attempt, to=to, frm=frm, actor=self._owner, wanted=wanted)
+
+    def _again(self, wanted: Desired) -> bool:
+        """Back to the queue; an extended run keeps the place that it had, for it has not been given up."""
+        fields: dict[str, Any] = {"desired": Desired.RUN, "queued_at": self._run.queued_at} if wanted == Desired.EXTEND else {}
+        return lease.enqueue(self._run.id, self._run.attempt, frm=(State.STOPPING,), actor=self._owner, wanted=wanted, **fields)
 
     def _lost(self) -> bool:
         raise Fenced

@@ -20,7 +20,7 @@ from webapp.runs.models import Run, Worker
 from webapp.runs.order import Turn, turns
 from webapp.runs.priorities import Priority
 from webapp.runs.services.status import progress
-from webapp.runs.states import Desired, State
+from webapp.runs.states import WANTS_WORK, State
 from webapp.settings.env import ENV
 from webapp.work.outbox import TRAIN_QUEUE
 
@@ -87,7 +87,7 @@ def pools(team: Team) -> list[Pool]:
     moment = now()
     machines = [machine_of(worker, team, moment) for worker in Worker.objects.select_related("run").order_by("name")]
     names = {TRAIN_QUEUE, *(machine.worker.queue for machine in machines)}
-    names |= set(Run.objects.filter(state=State.QUEUED, desired=Desired.RUN).order_by().values_list("queue", flat=True).distinct())
+    names |= set(Run.objects.filter(state=State.QUEUED, desired__in=WANTS_WORK).order_by().values_list("queue", flat=True).distinct())
     return [_pool(name, [machine for machine in machines if machine.worker.queue == name], team) for name in sorted(names)]
 
 

@@ -43,7 +43,7 @@ ADALORA = Method(
             "Weight of the penalty that keeps P and Q orthogonal. 0.1 to 0.5 is usual; 0 leaves it out.", 0, 10,
         ),
     ),
-    capabilities=Capabilities(bases=(16, 8, 4)),
+    capabilities=Capabilities(bases=(16, 8, 4), extends=False),
 )  # fmt: skip
 
 

@@ -22,6 +22,14 @@ from webapp.core.processes import die_with_parent
 stop_asked = False
 
 
+finish_asked = False
+
+
+def ask_to_finish(*_: object) -> None:
+    global finish_asked  # noqa: PLW0603
+    finish_asked = True
+
+
 def ask_to_stop(*_: object) -> None:
     global stop_asked  # noqa: PLW0603
     stop_asked = True
@@ -54,6 +62,7 @@ def main() -> int:
         options.spec, options.out, options.resume = Path(told.spec), Path(told.out), [Path(folder) for folder in told.resume]
         redirect(Path(told.log))
     signal.signal(signal.SIGTERM, signal.SIG_IGN if options.behave == "deaf" else ask_to_stop)
+    signal.signal(signal.SIGUSR1, ask_to_finish)
     return train(options)
 
 
@@ -75,6 +84,9 @@ def train(options: argparse.Namespace) -> int:
             checkpoint(options.out, events, step)
             events.emit("finished", outcome="preempted", step=step)
             return 75
+        if finish_asked:
+            checkpoint(options.out, events, step)
+            break
     events.emit("phase", name="saving", done=0, total=1, unit="bytes")
     time.sleep(options.seconds)
     artifact(options, events)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from webapp.accounts.models import Team
 from webapp.core.formats import number_of
 from webapp.runs.models import Run, Worker
-from webapp.runs.states import Desired, State
+from webapp.runs.states import WANTS_WORK, State
 
 # A worker says that it lives every few seconds; one that has been silent for longer is shown as lost.
 SILENT_SECONDS = 60
@@ -87,4 +87,4 @@ def fleet_of(team: Team, moment: datetime) -> Fleet:
         )
         for worker in Worker.objects.select_related("run").defer("run__spec").order_by("name")
     ]
-    return Fleet(workers, Run.objects.filter(state=State.QUEUED, desired=Desired.RUN).count())
+    return Fleet(workers, Run.objects.filter(state=State.QUEUED, desired__in=WANTS_WORK).count())

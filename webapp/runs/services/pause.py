@@ -14,7 +14,7 @@ def pause(run: Run, *, actor: str) -> Run:
     for _ in range(2):
         run.refresh_from_db()
         done = lease.move(run.id, run.attempt, to=State.PAUSED, frm=(State.QUEUED,), actor=actor, desired=Desired.PAUSE)
-        if done or wish(run, Desired.PAUSE, actor=actor, unless=Desired.CANCEL):
+        if done or wish(run, Desired.PAUSE, actor=actor, unless=(Desired.CANCEL,)):
             run.refresh_from_db()
             return run
     raise refuse(run, "Pausing")

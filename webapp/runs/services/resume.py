@@ -14,7 +14,7 @@ def resume(run: Run, *, actor: str) -> Run:
     for _ in range(2):
         run.refresh_from_db()
         done = lease.enqueue(run.id, run.attempt, frm=(State.PAUSED,), actor=actor, desired=Desired.RUN)
-        if done or wish(run, Desired.RUN, actor=actor, unless=Desired.CANCEL):
+        if done or wish(run, Desired.RUN, actor=actor, unless=(Desired.CANCEL, Desired.FINISH, Desired.EXTEND)):
             run.refresh_from_db()
             return run
     raise refuse(run, "Resuming")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from jobs.methods.registry import METHODS, get_method
+from webapp.runs.kinds import Kind
 from webapp.runs.models import Run
 from webapp.runs.order import places
 from webapp.runs.states import ACTIVE, LOOK, TERMINAL, Desired, State
 
 _PAUSABLE = frozenset({State.QUEUED, State.STARTING, State.RUNNING})
+_AT_REST = frozenset({State.PAUSED, State.SUCCEEDED})
 
 
 def status(run: Run, queue_position: int | None = None) -> dict[str, Any]:
@@ -59,10 +62,17 @@ def actions(run: Run) -> dict[str, bool]:
     return {
         "pause": state in _PAUSABLE and run.desired == Desired.RUN,
         "resume": state == State.PAUSED or (state in ACTIVE and run.desired == Desired.PAUSE),
+        "finish": state == State.RUNNING and run.kind == Kind.TRAIN and run.desired == Desired.RUN and 0 < run.last_step < run.total_steps,
+        "extend": can_grow(run) and (state in _AT_REST or (state in _PAUSABLE and run.desired == Desired.RUN)),
         "cancel": state not in TERMINAL and run.desired != Desired.CANCEL,
         "retry": state in (State.FAILED, State.CANCELLED),
         "delete": state in TERMINAL,
     }
+
+
+def can_grow(run: Run) -> bool:
+    """Whether the run is a training of a method that can go on for more steps than were planned."""
+    return run.kind == Kind.TRAIN and run.method in METHODS and get_method(run.method).capabilities.extends
 
 
 def position(run: Run) -> int | None:
