@@ -20,7 +20,8 @@ from tests.webapp.cast import LATER, Cast, make_cast
 from webapp.accounts.models import ApiToken, Invitation, User
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import Dataset, DatasetVersion, Upload
-from webapp.runs.models import Artifact, Experiment, Run, SavedView
+from webapp.notices.models import Delivery, Webhook
+from webapp.runs.models import Artifact, Experiment, Run, SavedView, Worker
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,22 @@ ROUTES: dict[str, Route] = {
     "runs:cancel": Route("POST", ("run",)),
     "runs:retry": Route("POST", ("run",)),
     "runs:delete": Route("POST", ("run",)),
+    "runs:workers": Route("GET", ("slug",), viewer="GET"),
+    "runs:drain": Route("POST", ("slug", "worker"), who="administrator"),
+    "runs:priority": Route("POST", ("slug", "run")),
+    "runs:move": Route("POST", ("slug", "run")),
+    "quotas:usage": Route("GET", ("slug",), viewer="GET"),
+    "quotas:site": Route("GET", who="administrator"),
+    "quotas:edit": Route("GET POST", ("slug",), who="administrator"),
+    "notices:notifications": Route("GET", ("slug",), viewer="GET"),
+    "notices:feed": Route("GET", ("slug",), viewer="GET"),
+    "notices:preferences": Route("POST", ("slug",), viewer="POST"),
+    "notices:add-webhook": Route("POST", ("slug",)),
+    "notices:switch-webhook": Route("POST", ("slug", "webhook")),
+    "notices:renew-secret": Route("POST", ("slug", "webhook")),
+    "notices:test-webhook": Route("POST", ("slug", "webhook")),
+    "notices:delete-webhook": Route("POST", ("slug", "webhook")),
+    "notices:send-again": Route("POST", ("slug", "delivery")),
     "experiments:list": Route("GET", ("slug",), viewer="GET"),
     "experiments:new": Route("GET POST", ("slug",)),
     "experiments:detail": Route("GET", ("experiment",), viewer="GET"),
@@ -189,6 +206,7 @@ def make_things(cast: Cast) -> Things:
     )  # fmt: skip
     experiment = Experiment.objects.create(team=cast.team, name="Grid", created_by=cast.alice, **LAUNCHED)
     membership = cast.team.memberships.get(user=cast.bob)
+    webhook = Webhook.objects.create(team=cast.team, url="https://example.com/hook", created_by=cast.alice)
     values = {
         "slug": cast.team.slug, "membership": membership.pk, "upload": upload("more.csv").pk, "dataset": dataset.pk, "version": version.pk,
         "model": model.pk, "run": run.pk, "artifact": artifact.pk, "number": 0, "part": "header", "form": "csv", "way": "hub",
@@ -196,7 +214,9 @@ def make_things(cast: Cast) -> Things:
         "experiment": experiment.pk, "token": "no-such-token",
         "invitation": Invitation.objects.create(team=cast.team, token_sha256="3" * 64, created_by=cast.alice, expires_at=LATER).pk,
         "api_token": ApiToken.objects.create(team=cast.team, user=cast.alice, name="nightly", prefix="graft_abc", sha256="4" * 64).pk,
-        "uidb36": "1", "key": "no-such-key",
+        "uidb36": "1", "key": "no-such-key", "webhook": webhook.pk,
+        "delivery": Delivery.objects.create(webhook=webhook, subject="test", body="{}", state="sent", next_at=LATER).pk,
+        "worker": Worker.objects.create(name="train0@host", queue="train", seen_at=LATER).pk,
     }  # fmt: skip
     return Things(cast, values, run)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from urllib.parse import urlsplit
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -84,6 +85,11 @@ class Webhook(models.Model):
 
     def __str__(self) -> str:
         return self.url
+
+    @property
+    def host(self) -> str:
+        """Host and port of its address: the rest may hold a key of the receiver's."""
+        return urlsplit(self.url).netloc
 
 
 class Delivery(models.Model):

@@ -48,10 +48,11 @@ def priority(request: HttpRequest, slug: str, run_id: UUID) -> HttpResponse:
     team = get_team(request.user, slug)
     user = signed_in(request)
     run = _waiting(user, team, run_id)
-    posted = request.POST.get("priority", "")
-    if posted not in {str(each.value) for each in Priority}:
-        raise Http404
-    wanted = Priority(int(posted))
+    try:
+        wanted = Priority(int(request.POST.get("priority", "")))
+    except ValueError:
+        messages.error(request, _("Nothing was changed: choose one of the priorities."))
+        return _answer(request, team)
     if wanted > max(Priority.NORMAL, run.priority) and not user.is_superuser:
         raise PermissionDenied(_("Only an administrator of the site puts a run before those of other teams."))
     try:
@@ -67,10 +68,11 @@ def move(request: HttpRequest, slug: str, run_id: UUID) -> HttpResponse:
     team = get_team(request.user, slug)
     run = _waiting(signed_in(request), team, run_id)
     direction = request.POST.get("direction")
-    if direction not in get_args(Direction):
-        raise Http404
     try:
-        shift(run, cast(Direction, direction))
+        if direction in get_args(Direction):
+            shift(run, cast(Direction, direction))
+        else:
+            messages.error(request, _("Nothing was changed: choose up, down or top."))
     except UserError as error:
         messages.error(request, f"{error.message} {error.remedy}")
     return _answer(request, team)
