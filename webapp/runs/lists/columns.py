@@ -39,7 +39,7 @@ CHOICE: tuple[Column, ...] = (
     Column("memory", _("Peak memory"), ("peak_memory_bytes",), number=True, default=True),
     Column("time", _("Time"), ("duration",), downwards=True, number=True, default=True),
     Column("step", _("Step"), ("last_step",), downwards=True, number=True),
-    Column("created", _("Launched"), ("created_at",), downwards=True, default=True),
+    Column("created", _("Launched"), ("created_at",), downwards=True),
     Column("owner", _("Owner"), ("created_by__username",), default=True),
 )
 BY_KEY: dict[str, Column] = {column.key: column for column in (NAME, *CHOICE)}
