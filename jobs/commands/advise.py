@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--languages", default="", metavar="CODES", help="languages of the rows, such as en,ja")
     parser.add_argument("--past", type=Path, metavar="FILE", help="the team's own finished runs, a JSON array (docs/advice.md)")
     parser.add_argument("--without", default="", metavar="LIST", help="methods that do not come into question, such as qlora,dora")
+    parser.add_argument(
+        "--each", type=Path, metavar="FILE", help="other methods for the same run, a JSON array of objects with `method` and `training`"
+    )
     parser.add_argument("--keep-engine", action="store_true", help="change nothing of the spec's engine, as a form that has none of it")
     parser.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help="where measurements are kept (%(default)s)")
 
@@ -52,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     except UserError as refused:
         refusal = refused
     if arguments.json:
-        sys.stdout.write(json.dumps(_json(situation, found, current, refusal, less)) + "\n")
+        each = [_each(situation, spec, one) for one in _others(arguments.each)]
+        sys.stdout.write(json.dumps(_json(situation, found, current, refusal, less) | {"each": each}) + "\n")
     else:
         sys.stdout.write(_words(found, current, refusal, less))
     return 0
@@ -111,6 +115,28 @@ def _past(path: Path | None) -> list[Outcome]:
         reason = "it must be an array of objects"
         raise UserError("spec_bad_value", field="--past", value=repr(str(path)), reason=reason, where={"file": str(path)})
     return [Outcome.from_json(one) for one in body]
+
+
+def _others(path: Path | None) -> list[dict[str, Any]]:
+    """The methods and trainings of `--each`. Raises `UserError`."""
+    if path is None:
+        return []
+    body = read_json(path)
+    if not isinstance(body, list) or not all(isinstance(one, dict) and set(one) == {"method", "training"} for one in body):
+        reason = "it must be an array of objects with method and training"
+        raise UserError("spec_bad_value", field="--each", value=repr(str(path)), reason=reason, where={"file": str(path)})
+    return body
+
+
+def _each(situation: Situation, spec: RunSpec, one: dict[str, Any]) -> dict[str, Any]:
+    """What the run would take with this method and training: the estimate and its time, or why it cannot be."""
+    try:
+        wanted = RunSpec.from_json({**spec.to_json(), **one})
+        found = situation.estimate(wanted)
+    except UserError as refused:
+        return {"estimate": None, "timing": None, "refusal": refused.to_json()}
+    timing = situation.timing(wanted, found)
+    return {"estimate": found.to_json(), "timing": timing and asdict(timing), "refusal": None}
 
 
 def _json(

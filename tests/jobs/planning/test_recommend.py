@@ -241,6 +241,17 @@ def test_the_command_looks_at_the_device_that_it_is_told_of(folder, tmp_path, ca
     found = json.loads(capsys.readouterr().out)
     assert found["estimate"]["device_bytes"] == 8 * 2**30
     assert [one["training"]["epochs"] for one in found["recommendations"]] == [1.0] * 3, "so many rows as it was told"
+    assert found["each"] == []
+    each = tmp_path / "each.json"
+    settings = [{"rank": 4}, {"rank": 8}, {"rank": 0}]
+    each.write_text(json.dumps([{"method": {"id": "lora", "settings": one}, "training": {"micro_batch": 4}} for one in settings]))
+    assert main([*call, "--each", str(each)]) == 0
+    four, eight, none = json.loads(capsys.readouterr().out)["each"]
+    assert eight["estimate"]["trained_parameters"] == 2 * four["estimate"]["trained_parameters"]
+    assert (none["estimate"], none["refusal"]["code"]) == (None, "method_setting")
+    each.write_text('[{"method": {"id": "lora"}}]')
+    assert main([*call, "--each", str(each)]) != 0
+    assert json.loads(capsys.readouterr().err)["error"]["code"] == "spec_bad_value"
     device.write_text('{"kind": "cpu"}')
     assert main(call) != 0
     assert json.loads(capsys.readouterr().err)["error"]["code"] == "spec_bad_value"

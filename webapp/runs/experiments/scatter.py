@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WIDTH, HEIGHT = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 72, 24, 16, 52
@@ -83,6 +83,7 @@ def scatter(
     y_most: float | None = None,
 ) -> Chart:
     """The chart of at least one point. `x_least`, `y_least` and `y_most` are what the figures cannot pass (a share: 0 and 1)."""
+    points = [replace(point, low=_cut(point.low, y_least, y_most), high=_cut(point.high, y_least, y_most)) for point in points]
     across = _within(ticks(*_reach([point.x for point in points])), x_least, None)
     ends = [end for point in points for end in (point.low, point.high, point.y) if end is not None]
     up = _within(ticks(*_reach(ends)), y_least, y_most)
@@ -98,6 +99,13 @@ def scatter(
         x_ticks=[Tick(to_x(value), x_words(value)) for value in across],
         y_ticks=[Tick(to_y(value), y_words(value)) for value in up],
     )
+
+
+def _cut(value: float | None, least: float | None, most: float | None) -> float | None:
+    """The end of a bar within what the figure can be."""
+    if value is None:
+        return None
+    return min(max(value, value if least is None else least), value if most is None else most)
 
 
 def _reach(values: Sequence[float]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -29,10 +30,13 @@ from webapp.settings.env import ENV
 from webapp.work.outbox import TRAIN_QUEUE
 
 
-def advise(team: Team, spec: RunSpec, *, dataset_version: DatasetVersion, base_model: BaseModel, wish: Wish) -> dict[str, Any]:
+def advise(
+    team: Team, spec: RunSpec, *, dataset_version: DatasetVersion, base_model: BaseModel, wish: Wish, each: Sequence[RunSpec] = ()
+) -> dict[str, Any]:
     """The answer of `jobs advise --json` for a run of `team` (docs/advice.md), with `device`: the one that was counted with.
 
-    `spec` has names in the place of paths. Raises `UserError`: `no_worker`, or what the engine refuses.
+    `spec` has names in the place of paths; `each` are the same run by other methods, or with other settings.
+    Raises `UserError`: `no_worker`, or what the engine refuses.
     """
     device = least_device()
     run = Run(team=team, dataset_version=dataset_version, base_model=base_model, spec=spec.to_json())
@@ -40,6 +44,7 @@ def advise(team: Team, spec: RunSpec, *, dataset_version: DatasetVersion, base_m
         "spec": for_worker(run).to_json(),
         "device": device,
         "past": [asdict(outcome) for outcome in past_runs(team)],
+        "each": [{part: one.to_json()[part] for part in ("method", "training")} for one in each],
     }
     cache = Path(settings.GRAFT_VAR) / "cache"
     cache.mkdir(parents=True, exist_ok=True)
@@ -50,6 +55,7 @@ def advise(team: Team, spec: RunSpec, *, dataset_version: DatasetVersion, base_m
         options = {
             "--device": files["device"],
             "--past": files["past"],
+            "--each": files["each"],
             "--rows": dataset_version.rows("train"),
             "--wish": wish,
             "--without": ",".join(_unfit(spec, base_model, device)),
