@@ -14,6 +14,7 @@ urlpatterns = [
     path("", include("webapp.notices.urls")),
     path("", include("webapp.datasets.urls")),
     path("", include("webapp.catalog.urls")),
+    path("", include("webapp.checks.urls")),
     path("", include("webapp.runs.urls")),
     path("", include("webapp.runs.experiment_urls")),
     path("", include("webapp.artifacts.urls")),

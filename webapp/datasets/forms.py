@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from django import forms
 from django.forms import BoundField
@@ -15,7 +15,7 @@ from jobs.data.formats import FIELDS, KEYS_WITHIN, NO_INSTRUCTION, check_mapping
 from jobs.errors import UserError
 from jobs.spec import Format, Mapping
 from webapp.datasets.mapping import FIELD_NAMES, LAYOUTS, columns_of, mappings_of, recognised_mapping
-from webapp.datasets.models import DatasetVersion
+from webapp.datasets.models import Dataset, DatasetVersion
 from webapp.datasets.services.create_dataset import SPLITS
 from webapp.datasets.services.start_validation import Choices
 
@@ -63,6 +63,34 @@ class DatasetForm(FilesForm):
     """A new dataset: a name, and the files of its first version."""
 
     name = forms.CharField(label=_("Name"), max_length=NAME_LENGTH)
+
+
+# Generic for the type checker alone.
+if TYPE_CHECKING:
+    _DescriptionForm = forms.ModelForm[Dataset]
+else:
+    _DescriptionForm = forms.ModelForm
+
+
+class DescriptionForm(_DescriptionForm):
+    """What people say of a dataset."""
+
+    class Meta:
+        model = Dataset
+        fields = ("name", "description", "licence")
+        labels: ClassVar = {"name": _("Name"), "description": _("Description"), "licence": _("Licence")}
+        help_texts: ClassVar = {
+            "description": _("Where the rows come from, and what they are for."),
+            "licence": _("Under which the rows may be used, such as CC-BY-4.0, or: internal."),
+        }
+        widgets: ClassVar = {"description": forms.Textarea(attrs={"rows": 4})}
+
+    def clean_name(self) -> str:
+        """A name that no other dataset of the team has."""
+        name = str(self.cleaned_data["name"]).strip()
+        if Dataset.objects.filter(team=self.instance.team, name=name).exclude(pk=self.instance.pk).exists():
+            raise forms.ValidationError(str(UserError("dataset_name_taken", name=name).message))
+        return name
 
 
 class MappingForm(forms.Form):

@@ -16,10 +16,13 @@ from jobs.errors import GraftError, UserError
 from jobs.spec import Mapping
 from webapp.accounts.access import enter, get_team, signed_in
 from webapp.accounts.models import Team
+from webapp.core.progress import standing
 from webapp.datasets.access import get_dataset, get_version
+from webapp.datasets.copies import totals
 from webapp.datasets.forms import DatasetForm, FilesForm, MappingForm
 from webapp.datasets.mapping import LAYOUTS, recognised_mapping, suggestion
 from webapp.datasets.models import DatasetVersion
+from webapp.datasets.problems import kinds
 from webapp.datasets.services.create_dataset import SPLITS, add_version, create_dataset
 from webapp.datasets.services.preview import preview as preview_rows
 from webapp.datasets.services.start_validation import OPEN, again_without_bad_rows, start_validation
@@ -148,7 +151,8 @@ def _version_page(
     request: HttpRequest, row: DatasetVersion, *, form: MappingForm | None = None, preview: dict[str, Any] | None = None, status: int = 200
 ) -> HttpResponse:
     enter(request, row.dataset.team)
-    context: dict[str, Any] = {"version": row, "dataset": row.dataset, "report": row.report}
+    context: dict[str, Any] = {"version": row, "dataset": row.dataset, "report": row.report, "tab": "report"}
+    context |= {"standing": standing(row.progress), "totals": totals(row), "kinds": kinds(row)}
     if row.mapping:
         context["layout"] = LAYOUTS[row.mapping["format"]].name
     if row.state in OPEN:

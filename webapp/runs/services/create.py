@@ -117,6 +117,8 @@ def check_inputs(team: Team, name: str, version: DatasetVersion, base_model: Bas
         raise UserError("run_name", limit=NAME_LENGTH, where={"field": "name"})
     if version.dataset.team_id != team.id or version.state != DatasetVersion.State.READY:
         raise UserError("dataset_not_ready", name=version, where={"field": "dataset_version"})
+    if nothing := version.blocking:
+        raise UserError.worded(nothing["code"], nothing["message"], nothing["remedy"], where={"field": "dataset_version"})
     if base_model.team_id not in (None, team.id) or base_model.state != BaseModel.State.READY:
         raise UserError("model_not_ready", name=base_model.name, where={"field": "base_model"})
 
