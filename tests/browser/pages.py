@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+from uuid import uuid4
 
 from django.urls import reverse
 
@@ -25,7 +27,8 @@ from webapp.datasets.services.create_dataset import create_dataset
 from webapp.datasets.services.start_validation import Choices, settle
 from webapp.datasets.services.store_file import store_file
 from webapp.datasets.services.validate import validate
-from webapp.runs.models import Run, Worker
+from webapp.runs.models import Experiment, Run, Worker
+from webapp.runs.services.experiment import create_experiment
 from webapp.settings.env import PROJECT
 
 EXAMPLES = PROJECT / "examples" / "tickets"
@@ -39,6 +42,20 @@ class World:
     administrator: User
     versions: dict[str, DatasetVersion] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """Full fine-tuning and LoRA over two seeds each, finished, and QLoRA, which waits."""
+        bench = self.bench
+        shared = {"task": "causal_lm", "training": {}, "evaluation": {}, "export": {}, "validation_share": 0.1}
+        made = create_experiment(
+            team=bench.team, user=bench.user, name="Three methods", note="What does QLoRA lose against LoRA?", token=uuid4(),
+            axes={"lines": "full seed=0-1\nlora seed=0-1\nqlora"}, dataset_version=bench.version, base_model=bench.base_model,
+            shared=shared,
+        )  # fmt: skip
+        for run in made.runs.exclude(method="qlora"):
+            stories.finished(run, total_steps=60)
+        return made
 
     @property
     def slug(self) -> str:
@@ -78,6 +95,11 @@ def of_version(name: str) -> Callable[[World], str]:
     return lambda world: reverse("datasets:version", args=[world.versions[name].pk])
 
 
+def compared(world: World) -> str:
+    """The runs of the world's experiment, side by side."""
+    return reverse("runs:compare", args=[world.slug], query={"experiment": world.experiment.pk})
+
+
 PAGES = (
     Visit("login", lambda world: reverse("account_login"), who=lambda world: None),
     Visit("runs", of_team("runs:list")),
@@ -86,6 +108,11 @@ PAGES = (
     Visit("run-failed", of_run("failed"), ready="live-chart canvas"),
     Visit("run-running", of_run("running"), ready="live-chart canvas"),
     Visit("combine", of_team("runs:combine")),
+    Visit("compare", compared, ready="#figures table"),
+    Visit("experiments", of_team("experiments:list")),
+    Visit("experiment-new", of_team("experiments:new")),
+    Visit("experiment", lambda world: reverse("experiments:detail", args=[world.experiment.pk]), ready="svg.scatter"),
+    Visit("experiment-add", lambda world: reverse("experiments:add", args=[world.experiment.pk])),
     Visit("datasets", of_team("datasets:list")),
     Visit("dataset-new", of_team("datasets:new")),
     Visit("dataset-draft", of_version("draft")),
