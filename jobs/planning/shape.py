@@ -79,7 +79,14 @@ class ModelShape:
 
     def frame(self, task: Task = "causal_lm", labels: int = 2) -> Frame:
         """What methods see of it, with what a task puts upon it, for so many labels where it classifies."""
-        return frame_of_files(self.config, self.stored, task, labels)
+        # An advice asks for it some fifty times, and each takes milliseconds.
+        if (task, labels) not in self._frames:
+            self._frames[task, labels] = frame_of_files(self.config, self.stored, task, labels)
+        return self._frames[task, labels]
+
+    @cached_property
+    def _frames(self) -> dict[tuple[Task, int], Frame]:
+        return {}
 
     @cached_property
     def parameters(self) -> dict[Part, int]:

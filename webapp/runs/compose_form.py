@@ -20,10 +20,10 @@ from jobs.errors import UserError
 from webapp.accounts.models import Team
 from webapp.datasets.models import DatasetVersion
 from webapp.runs.fields import spec_field
-from webapp.runs.forms import FIELDS
 from webapp.runs.models import Run
 from webapp.runs.services.compositions import composable, finished, parts_of
 from webapp.runs.services.create import NAME_LENGTH
+from webapp.runs.words import FIELDS
 
 # Of the team's finished adapters the newest are offered, and those that were asked for.
 OFFERED = 100

@@ -14,7 +14,8 @@ from django.utils.translation import gettext as _
 from jobs.methods.registry import get_method
 from jobs.spec import RunSpec
 from webapp.runs.fields import setting_name
-from webapp.runs.forms import FIELDS, RunForm
+from webapp.runs.forms import RunForm
+from webapp.runs.words import FIELDS
 
 Values = dict[str, Any]
 
@@ -52,14 +53,18 @@ def to_query(values: Values) -> str:
 
 def shown(form: RunForm, values: Values) -> list[tuple[str, str]]:
     """Name and value of each field in words, less the method itself and what is left at a default by being empty."""
-    return [(str(form.fields[name].label), _word(form.fields[name], value)) for name, value in values.items() if name != "method"]
+    return [(str(form.fields[name].label), word(form.fields[name], value)) for name, value in values.items() if name != "method"]
 
 
-def _word(field: forms.Field, value: Any) -> str:
+def word(field: forms.Field, value: Any) -> str:
+    """A value of a field as people read it."""
     if isinstance(value, bool):
         return _("yes") if value else _("no")
     if value in (None, ""):
         return _("by default")
+    if isinstance(field, forms.ModelChoiceField):
+        chosen = field.queryset.filter(pk__in=value if isinstance(value, list) else [value]) if field.queryset is not None else ()
+        return ", ".join(map(str, chosen))
     if isinstance(field, forms.ChoiceField):
         return str(dict(field.choices).get(value, value))  # type: ignore[arg-type]
     return f"{value:g}" if isinstance(value, float) else str(value)

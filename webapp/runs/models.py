@@ -146,6 +146,49 @@ class Run(models.Model):
         return self.state in TERMINAL
 
 
+class RunDraft(models.Model):
+    """A run that somebody is still filling in: `values` are the form's fields by name, as they were typed, `step` where they stand.
+
+    `origin` is what it was begun from (`runs.drafts.Origin`): the words for it and its values, by which changes are told.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="drafts")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="drafts")
+    values = models.JSONField(default=dict)
+    origin = models.JSONField(default=dict)
+    step = models.CharField(max_length=16, default="data")
+    created_at = models.DateTimeField(auto_now_add=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["team", "user", "-changed_at"], name="draft_team_user"),
+            models.Index(fields=["changed_at"], name="draft_changed"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class RunPreset(models.Model):
+    """Settings that a team keeps by name: `values` are the form's fields of method and training (`runs.presets`)."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="presets")
+    name = models.CharField(max_length=60)
+    values = models.JSONField(default=dict)
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["team", "name"], name="preset_name_unique_in_team")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class RunTag(models.Model):
     """A word on a run, for finding it again (`runs.services.tags` says which words)."""
 

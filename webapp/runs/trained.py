@@ -58,14 +58,15 @@ def trained_by(method: Method, given: Mapping[str, Any], folder: Path, task: Tas
     try:
         settings = method.resolve(dict(given))
         none, one = (_frame(folder, task, labels) for labels in (0, 1))
-        counts = [count_trained(method.plan_adapter(settings, frame, finished), frame) for frame in (none, one)]
         adapter = method.plan_adapter(settings, none, finished)
+        count = count_trained(adapter, none)
     except UserError:
         return None
     base = none.parameters - sum(none.head.values())
-    if counts[0] is None or counts[1] is None:
+    if count is None:
         return Trained(0, 0, base, unknown=adapter.unknown if adapter else "")
-    return Trained(counts[0], counts[1] - counts[0], base)
+    # Whatever the method, a label's row of the head trains whole.
+    return Trained(count, one.parameters - none.parameters, base)
 
 
 def by_method(folder: Path, task: Task) -> dict[str, str]:

@@ -16,9 +16,9 @@ from tests.webapp.runs import stories
 from tests.webapp.runs.rows import Bench, make_bench
 from webapp.accounts.models import Membership, Role, User
 from webapp.core.formats import THIN
-from webapp.runs.forms import FIELDS
 from webapp.runs.models import Record, Run
 from webapp.runs.states import State
+from webapp.runs.words import FIELDS
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from jobs.errors import UserError
 from jobs.methods.registry import METHODS, get_method
 from webapp.core import formats
 from webapp.runs.compare.results import learning_rate, method_name
-from webapp.runs.forms import FIELDS
 from webapp.runs.models import Run
+from webapp.runs.words import FIELDS
 
 SECTIONS = {
     "general": gettext_lazy("Model, data and method"),

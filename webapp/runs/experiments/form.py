@@ -21,11 +21,11 @@ from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
 from webapp.runs.experiments.cells import LIMIT, SEEDS_LIMIT, Cell, numbers, rates
 from webapp.runs.fields import spec_field
-from webapp.runs.forms import FIELDS
 from webapp.runs.method_choice import FAMILIES
 from webapp.runs.models import Experiment
 from webapp.runs.services.experiment import checked
 from webapp.runs.task_choice import first_fitting
+from webapp.runs.words import FIELDS
 
 # A cell brings its own.
 _OF_CELLS = frozenset({"seed", "training.learning_rate"})

@@ -13,6 +13,7 @@ from webapp.runs import lease
 from webapp.runs.models import Run, Worker
 from webapp.runs.order import turns
 from webapp.runs.outcome import of
+from webapp.runs.services import drafts
 from webapp.runs.states import ACTIVE, State
 from webapp.settings.env import ENV
 from webapp.work.models import OutboxMessage
@@ -22,11 +23,12 @@ log = logging.getLogger(__name__)
 
 
 def reconcile() -> None:
-    """One round: silent workers lose their runs, queued runs get a lost doorbell back, workers long gone are forgotten."""
+    """One round: silent workers lose their runs, queued runs get a lost doorbell back, workers long gone and stale drafts are forgotten."""
     reap()
     ring_again()
     # One that is draining is remembered, so that it does not take runs when it comes back.
     Worker.objects.filter(seen_at__lt=lease.after(-ENV.worker_forget_seconds), draining=False).delete()
+    drafts.expire()
 
 
 def reap() -> int:

@@ -41,12 +41,7 @@ def adapter_of(run_id: str) -> Path:
 def for_worker(run: Run) -> RunSpec:
     """The run's spec with the absolute paths of this host; adapters are the zips of the runs that stand in it by id."""
     spec = RunSpec.from_json(run.spec)
-    folder = run.dataset_version.folder.resolve()
-
-    def absolute(name: str | None) -> str | None:
-        return None if name is None else str(folder / name)
-
-    data = replace(spec.data, train=str(folder / spec.data.train), validation=absolute(spec.data.validation), test=absolute(spec.data.test))
+    data = spec.data.below(run.dataset_version.folder.resolve())
     method = replace(spec.method, adapters=[str(adapter_of(name)) for name in spec.method.adapters])
     return replace(spec, model=replace(spec.model, path=str(run.base_model.folder.resolve())), data=data, method=method)
 

@@ -1,0 +1,49 @@
+"""Use cases of drafts of runs: begun, kept as they are filled in, thrown away, forgotten after a month."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils.timezone import now
+
+from webapp.accounts.models import Team, User
+from webapp.runs.models import RunDraft
+
+KEPT_DAYS = 30
+# A person has so many open drafts in a team; the one that was left alone for longest makes room for another.
+KEPT_DRAFTS = 50
+
+
+def drafts_of(team: Team, user: User) -> QuerySet[RunDraft]:
+    """The open drafts of one person in a team, the one that was touched last first."""
+    return RunDraft.objects.filter(team=team, user=user).order_by("-changed_at")
+
+
+def begin(team: Team, user: User, values: Mapping[str, Any], *, step: str, origin: Mapping[str, Any]) -> RunDraft:
+    """A new draft; or, where the last one has the very same values and was begun from the same, that one, so that reloading adds none."""
+    mine = drafts_of(team, user)
+    last = mine.first()
+    if last is not None and last.values == values and last.origin == origin:
+        return last
+    too_many = list(mine.values_list("pk", flat=True)[KEPT_DRAFTS - 1 :])
+    RunDraft.objects.filter(pk__in=too_many).delete()
+    return RunDraft.objects.create(team=team, user=user, values=dict(values), origin=dict(origin), step=step)
+
+
+def save(draft: RunDraft, values: Mapping[str, Any], *, step: str | None = None) -> None:
+    """Keeps what was typed, and where the person stands."""
+    draft.values, draft.step = dict(values), step or draft.step
+    draft.save(update_fields=["values", "step", "changed_at"])
+
+
+def discard(draft: RunDraft) -> None:
+    """Throws a draft away."""
+    RunDraft.objects.filter(pk=draft.pk).delete()
+
+
+def expire() -> int:
+    """Forgets drafts that nobody touched for a month. Gives how many."""
+    return RunDraft.objects.filter(changed_at__lt=now() - timedelta(days=KEPT_DAYS)).delete()[0]
