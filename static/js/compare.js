@@ -1,5 +1,5 @@
-// <compare-charts>: the curves of several runs, one chart for each figure. A chart is drawn when it is scrolled to, not before; a run's curves
-// are fetched once for all charts. Runs have steps of their own, so that their points are joined on one axis.
+// <compare-charts>: the curves of several runs, one chart for each figure. A chart is drawn when it is scrolled to, and its points are fetched
+// then, not before. Runs have steps of their own, so that their points are joined on one axis.
 import uPlot from "../vendor/uplot-1.6.32/uPlot.esm.js";
 import { axisBytes, bytes, duration, number, rate } from "./formats.js";
 import "./live-chart.js";
@@ -91,7 +91,8 @@ class CompareCharts extends HTMLElement {
   }
 
   async #draw(chart) {
-    const asked = this.#query();
+    const metric = chart.getAttribute("metric");
+    const asked = this.#query(metric);
     const fault = this.querySelector("[data-fault]");
     let bodies;
     try {
@@ -100,9 +101,8 @@ class CompareCharts extends HTMLElement {
       fault.hidden = false;
       return;
     }
-    if (asked !== this.#query() || !this.isConnected) return; // another axis was chosen meanwhile
+    if (asked !== this.#query(metric) || !this.isConnected) return; // another axis was chosen meanwhile
     fault.hidden = true;
-    const metric = chart.getAttribute("metric");
     const lines = this.data.runs.map((run, index) => ({ name: String(index), label: run.label, colour: run.colour, dash: DASHES[run.dash], points: metric === "eval" }));
     const drawn = bodies.map((body) => points(metric, body));
     const known = drawn.flatMap(([x], index) => (x.length ? [index] : []));
@@ -113,9 +113,10 @@ class CompareCharts extends HTMLElement {
     chart.zoom(this.#range);
   }
 
-  #query() {
+  #query(metric) {
     const buckets = Math.min(MOST_BUCKETS, Math.ceil(POINTS / this.data.runs.length));
     const query = new URLSearchParams({ x: this.axis.value, smoothing: this.slider.value, buckets });
+    query.set("keys", metric === "eval" ? "loss" : metric); // evaluations come with every answer
     if (this.#range) {
       query.set("start", this.#range.min);
       query.set("end", this.#range.max);
