@@ -12,7 +12,8 @@ The data of each kind (all sizes in bytes, all times in seconds):
   max_length precision fresh_modules batching device` (`device`: `kind name memory_bytes threads`; `fresh_modules` of the base model began
   from nothing, a head as a rule: what is measured under them before the training is chance)
 - `step`: `step epoch loss learning_rate gradient_norm tokens tokens_per_second elapsed_seconds eta_seconds memory`
-  (`memory`: `resident_bytes` on CPU; `allocated_bytes reserved_bytes device_used_bytes device_total_bytes` on CUDA)
+  (`memory`: `resident_bytes` on CPU; `allocated_bytes reserved_bytes device_used_bytes device_total_bytes` on CUDA; there,
+  as far as the driver says, `device` besides: `utilisation`, a share from 0 to 1, and `celsius`)
 - `eval`: `step epoch split model loss perplexity token_accuracy exact_match label_accuracy choice_accuracy choice_accuracy_normalised
   metrics rows tokens seconds`; `split` is `validation`, `test` or `probe` (Graft's general probe, with `kinds`: for each kind of item
   `loss token_accuracy choice_accuracy choice_accuracy_normalised rows tokens`), `model` is `base`, `tuned`, `merged`, `dequantised` or

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +104,37 @@ def gpu_count() -> int:
         return 0
 
 
-def _nvml_memory() -> dict[str, int] | None:
-    """The device's use by NVML, found by its UUID since CUDA_VISIBLE_DEVICES renumbers. None where NVML does not know it (a MIG slice)."""
+def gauges(kind: str) -> dict[str, float]:
+    """How busy (`utilisation`, a share from 0 to 1) and how warm (`celsius`) the GPU is, as far as its driver says; nothing on a CPU."""
+    if kind == "cpu":
+        return {}
+    import pynvml
+
+    found: dict[str, float] = {}
+    with suppress(pynvml.NVMLError):
+        handle = _nvml_handle()
+        # Some virtual GPUs say one and not the other.
+        with suppress(pynvml.NVMLError):
+            found["utilisation"] = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+        found["celsius"] = float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+    return found
+
+
+def _nvml_handle() -> Any:
+    """The GPU that torch uses, by its UUID since CUDA_VISIBLE_DEVICES renumbers. Raises `pynvml.NVMLError`."""
     import pynvml
     import torch
 
+    pynvml.nvmlInit()
+    return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+
+
+def _nvml_memory() -> dict[str, int] | None:
+    """The device's use by NVML. None where NVML does not know it (a MIG slice)."""
+    import pynvml
+
     try:
-        pynvml.nvmlInit()
-        handle: Any = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
-        reading = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        reading = pynvml.nvmlDeviceGetMemoryInfo(_nvml_handle())
     except pynvml.NVMLError:
         return None
     return {"device_used_bytes": int(reading.used), "device_total_bytes": int(reading.total)}

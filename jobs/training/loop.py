@@ -17,7 +17,7 @@ from jobs.data.tokens import Row
 from jobs.errors import GraftError, UserError
 from jobs.events import NOTHING_MEASURED
 from jobs.methods.hooks import Hooks
-from jobs.models.device import memory
+from jobs.models.device import gauges, memory
 from jobs.models.resident import give_back_freed
 from jobs.spec import EngineSpec, TrainingSpec, require_validation
 from jobs.training import checkpoint
@@ -236,7 +236,8 @@ class Trainer:
             tokens_per_second=tokens / seconds,
             elapsed_seconds=progress.seconds,
             eta_seconds=self._seconds_left(),
-            memory=memory(self.forward.device.split(":")[0]),
+            memory=memory(kind := self.forward.device.split(":")[0]),
+            **({"device": found} if (found := gauges(kind)) else {}),
         )
         if progress.nonfinite == NONFINITE_LIMIT:
             raise GraftError("nonfinite", count=NONFINITE_LIMIT, step=progress.step)

@@ -1,11 +1,14 @@
 // The curves of a run in the browser: the server's snapshot (smoothed whole, then cut into buckets) and the live points after it.
-import { axisBytes, bytes, number, rate } from "./formats.js";
+import { axisBytes, bytes, number, percent, rate } from "./formats.js";
 
 /** The most live points that are kept beside a snapshot; beyond it a new snapshot is due. */
 export const TAIL_POINTS = 3000;
+// A limit is drawn as a line from this share of it on; below it stands in words alone.
+const NEAR = 0.4;
 
 const AXES = { step: "step", epoch: "epoch", tokens: "tokens", seconds: "elapsed_seconds" };
 const MEMORY = ["resident_bytes", "allocated_bytes", "reserved_bytes", "device_used_bytes"];
+const GAUGES = ["utilisation", "celsius"];
 
 export class Curves {
   /** `body` is the answer of the series address. */
@@ -13,7 +16,8 @@ export class Curves {
     this.axis = body.axis;
     this.cursor = body.cursor;
     this.x = [...body.x];
-    this.nonfinite = body.axis === "step" ? [...body.nonfinite] : [];
+    this.marks = [...body.marks, ...body.nonfinite_x.map((x) => ({ kind: "nonfinite", x }))];
+    this.shown = body.shown;
     this.columns = {};
     this.tail = 0;
     this.smoothing = body.smoothing;
@@ -28,12 +32,18 @@ export class Curves {
   step(data) {
     const x = data[AXES[this.axis]];
     if (typeof x !== "number" || (this.x.length && x < this.x.at(-1))) return;
-    if (data.nonfinite && this.axis === "step") this.nonfinite.push(x);
-    const values = { ...data, ...(data.memory ?? {}) };
-    const keys = new Set([...Object.keys(this.averages), "loss", "learning_rate", "gradient_norm", "tokens_per_second", ...MEMORY.filter((key) => key in (data.memory ?? {}))]);
+    if (data.nonfinite) this.marks.push({ kind: "nonfinite", x });
+    const values = { ...data, ...(data.memory ?? {}), ...(data.device ?? {}) };
+    const keys = new Set([...Object.keys(this.averages), "loss", "learning_rate", "gradient_norm", "tokens_per_second", ...[...MEMORY, ...GAUGES].filter((key) => key in values)]);
     for (const key of keys) this.#push(key, values[key] ?? null);
     this.x.push(x);
     this.tail += 1;
+  }
+
+  /** Adds a live `checkpoint` event. */
+  checkpoint(data) {
+    const x = this.axis === "step" ? data.step : this.x.at(-1);
+    if (typeof x === "number") this.marks.push({ kind: "checkpoint", x });
   }
 
   /** Adds the data of a live `eval` event of the tuned model on the validation rows. */
@@ -89,8 +99,13 @@ export class Curves {
   }
 }
 
-/** What each chart draws: lines and the format of their values. `words` holds the labels. */
-export function definition(metric, curves, words) {
+/** A constant line: its values are written into the columns, as long as x is. */
+function constant(curves, name, value) {
+  curves.columns[name] = curves.x.map(() => value);
+}
+
+/** What each chart draws: lines and the format of their values. `words` holds the labels, `limits` the constants `memory` and `clip`. */
+export function definition(metric, curves, words, limits = {}) {
   const band = (key) => (`${key}.min` in curves.columns ? { low: `${key}.min`, high: `${key}.max` } : {});
   const short = (digits) => (value) => number(value, Math.abs(value) >= 100 ? 0 : digits);
   const compact = (value) => (Math.abs(value) >= 0.01 ? String(Number(value.toPrecision(4))) : rate(value));
@@ -104,14 +119,30 @@ export function definition(metric, curves, words) {
     case "learning_rate":
       return { lines: [{ name: "learning_rate.mean", label: words.rate, colour: "s1" }], format: rate };
     case "gradient_norm":
-      return { lines: smooth("gradient_norm"), format: compact };
+      if (!limits.clip) return { lines: smooth("gradient_norm"), format: compact };
+      constant(curves, "clip", limits.clip);
+      return { lines: [...smooth("gradient_norm"), { name: "clip", label: words.clip, colour: "s3", dash: [2, 4] }], format: compact };
     case "tokens_per_second":
       return { lines: smooth("tokens_per_second"), format: short(1) };
+    case "utilisation":
+      return { lines: smooth("utilisation"), format: (value) => percent(value, 0) };
+    case "celsius":
+      return { lines: [{ name: "celsius.mean", label: words.celsius, colour: "s1", ...band("celsius") }], format: (value) => `${number(value, 0)} °C` };
     default:
       return {
-        lines: curves.memoryKeys().map((key, index) => ({ name: `${key}.mean`, label: words[key], colour: `s${index + 1}`, ...band(key) })),
+        lines: memoryLines(curves, words, limits.memory, band),
         format: bytes,
         formatAxis: axisBytes,
       };
   }
+}
+
+/** The parts of the memory, and its limit where that is near enough not to press the rest flat. */
+function memoryLines(curves, words, limit, band) {
+  const keys = curves.memoryKeys();
+  const lines = keys.map((key, index) => ({ name: `${key}.mean`, label: words[key], colour: `s${index + 1}`, ...band(key) }));
+  const most = keys.reduce((top, key) => curves.columns[`${key}.mean`].reduce((high, value) => Math.max(high, value ?? 0), top), 0);
+  if (!limit || most < limit * NEAR) return lines;
+  constant(curves, "limit", limit);
+  return [...lines, { name: "limit", label: words.limit, colour: "s8", dash: [2, 4] }];
 }

@@ -1,8 +1,10 @@
-// <live-chart metric heading [log] [ranked]>: one uPlot chart with a readout, keyboard, log scale and a table of its points.
+// <live-chart metric heading [log] [ranked] [csv csv-words]>: one uPlot chart with a readout, keyboard, log scale and a table of its points.
 //
 // `define(lines)` says what is drawn, `draw(x, columns, marks)` gives the points. Everything is built with text nodes, and destroyed with
-// the element. Events: `chart-zoom` {min, max} when the reader zooms by dragging or resets by a double click (null).
+// the element. Events: `chart-zoom` {min, max} when the reader zooms by dragging or by the keys + and -, or resets by a double click or the
+// key 0 (null); `chart-log` when the scale is changed.
 import uPlot from "../vendor/uplot-1.6.32/uPlot.esm.js";
+import { drawMarks } from "./chart-marks.js";
 
 const HEIGHT = 240;
 const TABLE_ROWS = 200;
@@ -54,6 +56,7 @@ export class LiveChart extends HTMLElement {
     this.table = make("div", { class: "scroll", tabindex: "0", role: "group" });
     this.table.setAttribute("aria-label", `${this.getAttribute("heading")}: table`);
     this.details = make("details", { class: "sm" }, make("summary", {}, this.getAttribute("table-words") ?? "Table"), this.table);
+    if (this.hasAttribute("csv")) this.details.append(make("a", { href: this.getAttribute("csv"), download: "" }, this.getAttribute("csv-words")));
     this.details.addEventListener("toggle", () => this.#fillTable());
     this.plotBox.addEventListener("keydown", (event) => this.#key(event));
     this.replaceChildren(make("div", { class: "bar" }, heading, make("span", { class: "grow" }), this.logButton), this.readout, this.plotBox, this.spoken, this.details);
@@ -87,7 +90,7 @@ export class LiveChart extends HTMLElement {
     this.#rebuild();
   }
 
-  /** The points: `x` ascending, `columns` by name (null where there is none), `marks` the places where a number was not finite. */
+  /** The points: `x` ascending, `columns` by name (null where there is none), `marks` what happened at places: `{kind, x}` (chart-marks.js). */
   draw(x, columns, marks = []) {
     this.#x = x;
     this.#columns = columns;
@@ -190,20 +193,7 @@ export class LiveChart extends HTMLElement {
   }
 
   #drawMarks(plot) {
-    if (!this.#marks.length) return;
-    const { ctx, bbox } = plot;
-    ctx.save();
-    ctx.strokeStyle = colour(this, "--err");
-    ctx.lineWidth = 2 * devicePixelRatio;
-    ctx.beginPath();
-    for (const mark of this.#marks) {
-      const x = plot.valToPos(mark, "x", true);
-      if (x < bbox.left || x > bbox.left + bbox.width) continue;
-      ctx.moveTo(x, bbox.top + bbox.height);
-      ctx.lineTo(x, bbox.top + bbox.height - 12 * devicePixelRatio);
-    }
-    ctx.stroke();
-    ctx.restore();
+    if (this.#marks.length) drawMarks(plot, this.#marks, (name) => colour(this, name));
   }
 
   #selected(plot) {
@@ -222,6 +212,12 @@ export class LiveChart extends HTMLElement {
     this.#log = !this.#log;
     this.logButton.setAttribute("aria-pressed", String(this.#log));
     this.#rebuild();
+    this.dispatchEvent(new CustomEvent("chart-log", { bubbles: true }));
+  }
+
+  /** Whether the scale is logarithmic. */
+  get log() {
+    return this.#log;
   }
 
   /** The last index at or before `index` where the line has a value; the last of all where `index` is null. */
@@ -265,13 +261,25 @@ export class LiveChart extends HTMLElement {
 
   #key(event) {
     const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity }[event.key];
-    if (step === undefined || !this.#plot) return;
+    if (!this.#plot || event.ctrlKey || event.metaKey || event.altKey) return;
+    if ("+-0".includes(event.key)) this.#zoomByKey(event.key);
+    if (step === undefined) return;
     event.preventDefault();
     const last = this.#x.length - 1;
     const from = this.#plot.cursor.idx ?? last;
     const index = Math.min(last, Math.max(0, from + step));
     this.#plot.setCursor({ left: this.#plot.valToPos(this.#x[index], "x"), top: HEIGHT / 2 });
     this.spoken.textContent = this.#sentence(index);
+  }
+
+  /** Half or twice as much around the cursor; 0 shows everything. */
+  #zoomByKey(key) {
+    if (key === "0") return this.#announceZoom(null);
+    const { min, max } = this.#plot.scales.x;
+    const middle = this.#x[this.#plot.cursor.idx] ?? (min + max) / 2;
+    const half = ((max - min) / 2) * (key === "+" ? 0.5 : 2);
+    const range = { min: middle - half, max: middle + half };
+    this.#announceZoom(half * 2 >= this.#x.at(-1) - this.#x[0] && key === "-" ? null : range);
   }
 
   #fillTable() {

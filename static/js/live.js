@@ -20,7 +20,8 @@ export function later(a, b) {
 }
 
 /**
- * Keeps a socket open from `cursor` on. Handlers: `run(status)`, `events(list)`, `touch(state)` with `waiting`, `live` or `lost`,
+ * Keeps a socket open from `cursor` on. Handlers: `run(status)`, `events(list)`, `beat(t)` with the server's clock in seconds every few
+ * seconds, `touch(state)` with `waiting`, `live` or `lost`,
  * `refused()` when access was withdrawn.
  */
 export class LiveSocket {
@@ -64,6 +65,7 @@ export class LiveSocket {
     this.#failures = 0;
     this.#touch("live");
     this.#listen();
+    if (frame.type === "beat") this.#handlers.beat(frame.t);
     if (frame.type === "run") this.#handlers.run(frame.run);
     if (frame.type === "events") {
       const fresh = frame.events.filter((event) => later(`${event.attempt}-${event.seq}`, this.cursor));

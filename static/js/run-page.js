@@ -5,28 +5,40 @@ import * as formats from "./formats.js";
 import { LiveSocket, later } from "./live.js";
 import "./live-chart.js";
 
-const DRAW_MS = 250;
+const DRAW_MS = 120;
 const REFRESH_MS = 400;
+const AGE_MS = 250;
+// A worker renews its lease every ten seconds or so; one that has not for so long is out of reach, whatever the socket says.
+const SILENCE_SECONDS = 30;
+const ACTIVE = new Set(["starting", "running", "stopping", "finalizing"]);
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 
 class RunPage extends HTMLElement {
   #curves = null;
   #socket = null;
+  #window = null;
   #zoom = null;
   #timers = {};
   #seen = "";
   #early = [];
   #phaseName = "";
+  #pointAt = 0;
+  #heardAt = 0;
+  #contact = "";
+  #clock = 0;
 
   connectedCallback() {
     this.words = JSON.parse(document.getElementById("words").textContent);
     this.charts = [...this.querySelectorAll("live-chart[metric]")];
     if (this.charts.length) this.#controls();
+    this.#pointAt = Number(this.querySelector("[data-point-at]")?.dataset.pointAt);
+    this.#clock = setInterval(() => this.#age(), AGE_MS);
     this.#load();
     this.#scrollLog();
     this.#socket = new LiveSocket(this.dataset.socket, this.dataset.cursor, {
       run: (status) => this.#status(status),
       events: (events) => this.#events(events),
+      beat: (t) => this.#beat(t),
       touch: (state) => this.#touch(state),
       refused: () => location.reload(),
     });
@@ -36,6 +48,7 @@ class RunPage extends HTMLElement {
 
   disconnectedCallback() {
     this.#socket.stop();
+    clearInterval(this.#clock);
     Object.values(this.#timers).forEach(clearTimeout);
   }
 
@@ -58,46 +71,100 @@ class RunPage extends HTMLElement {
     smoothing.addEventListener("input", () => {
       this.querySelector("#smoothing-value").textContent = Number(smoothing.value).toFixed(2);
       this.#soon("load", 200, () => this.#load());
+      this.#soon("address", 400, () => this.#remember());
     });
     this.querySelector("#x-axis").addEventListener("change", () => {
-      this.#zoom = null;
+      this.#zoomTo(null);
       this.#load();
     });
     this.querySelector("#reset-zoom").addEventListener("click", () => this.#zoomTo(null));
+    // To follow is to see the newest point, which a reader who has zoomed has left.
+    this.querySelector("#follow").addEventListener("change", (event) => this.#zoomTo(event.target.checked ? null : this.#span()));
     this.addEventListener("chart-zoom", (event) => this.#zoomTo(event.detail));
+    this.addEventListener("chart-log", () => this.#remember());
+    const asked = new URLSearchParams(location.search);
+    const [min, max] = [Number(asked.get("from")), Number(asked.get("to"))];
+    if (asked.has("from") && max > min) this.#zoomTo({ min, max });
+  }
+
+  /** Everything that there is at this moment: what is seen stays, while new points come in outside of it. */
+  #span() {
+    const x = this.#curves?.x ?? [];
+    return x.length ? { min: x[0], max: x.at(-1) } : null;
   }
 
   #zoomTo(range) {
     this.#zoom = range;
+    this.#window = null;
     this.querySelector("#reset-zoom").disabled = !range;
+    this.querySelector("#follow").checked = !range;
     for (const chart of this.charts) chart.zoom(range);
+    this.#remember();
+    if (!this.#curves) return;
+    if (range) this.#refine();
+    else this.#draw();
+  }
+
+  /** The state of the toolbar goes into the address, so that a link shows the same. */
+  #remember() {
+    const address = new URL(location.href);
+    const put = (name, value) => (value === null ? address.searchParams.delete(name) : address.searchParams.set(name, value));
+    const [x, smoothing] = [this.querySelector("#x-axis").value, this.querySelector("#smoothing").value];
+    const logs = this.charts.filter((chart) => chart.log).map((chart) => chart.getAttribute("metric"));
+    put("x", x === "step" ? null : x);
+    put("smoothing", smoothing === "0.9" ? null : smoothing);
+    put("log-scale", logs.join(",") === "gradient_norm" ? null : logs.join(","));
+    put("from", this.#zoom ? String(this.#zoom.min) : null);
+    put("to", this.#zoom ? String(this.#zoom.max) : null);
+    history.replaceState(history.state, "", address);
+  }
+
+  async #ask(range = null) {
+    const query = new URLSearchParams({ x: this.querySelector("#x-axis").value, smoothing: this.querySelector("#smoothing").value });
+    if (range) {
+      query.set("start", range.min);
+      query.set("end", range.max);
+    }
+    const answer = await fetch(`${this.dataset.series}?${query}`, { headers: { Accept: "application/json" } });
+    return answer.ok ? new Curves(await answer.json()) : null;
   }
 
   async #load() {
     if (!this.charts.length) return; // of a run that makes no steps
-    const query = new URLSearchParams({ x: this.querySelector("#x-axis").value, smoothing: this.querySelector("#smoothing").value });
-    const answer = await fetch(`${this.dataset.series}?${query}`, { headers: { Accept: "application/json" } });
-    if (!answer.ok) return this.#soon("load", 3000, () => this.#load());
-    const curves = new Curves(await answer.json());
+    const curves = await this.#ask().catch(() => null);
+    if (!curves) return this.#soon("load", 3000, () => this.#load());
     // What came by the socket while the answer was on its way is newer than it, or in it.
     for (const event of this.#early) this.#add(curves, event);
     this.#early = this.#early.filter((event) => later(`${event.attempt}-${event.seq}`, curves.cursor));
     this.#curves = curves;
     this.#draw();
-    if (this.#zoom) this.#zoomTo(this.#zoom);
+    if (this.#zoom) this.#refine();
+  }
+
+  /** The steps within the zoom in buckets of their own: what was one bucket becomes many. */
+  async #refine() {
+    const range = this.#zoom;
+    const found = await this.#ask(range).catch(() => null);
+    // The reader may have gone on meanwhile.
+    if (!found?.x.length || this.#zoom !== range) return;
+    this.#window = found;
+    this.#draw();
+    for (const chart of this.charts) chart.zoom(range);
   }
 
   #add(curves, event) {
     if (!later(`${event.attempt}-${event.seq}`, curves.cursor)) return;
     if (event.kind === "step") curves.step(event.data);
+    if (event.kind === "checkpoint") curves.checkpoint(event.data);
     if (event.kind === "eval" && event.data.split === "validation" && event.data.model === "tuned") curves.validation(event.data);
   }
 
   #draw() {
-    const curves = this.#curves;
+    const curves = this.#window ?? this.#curves;
+    const limits = { memory: Number(this.dataset.limitBytes), clip: Number(this.dataset.clipNorm) };
     for (const chart of this.charts) {
       const metric = chart.getAttribute("metric");
-      const { lines, ...formatting } = definition(metric, curves, this.words);
+      const { lines, ...formatting } = definition(metric, curves, this.words, limits);
       const key = JSON.stringify([curves.axis, lines]);
       chart.xWord = this.words[curves.axis];
       if (chart.dataset.defined !== key) {
@@ -105,8 +172,9 @@ class RunPage extends HTMLElement {
         chart.define(lines, { ...formatting, formatX: this.#formatOfX() });
       }
       const [x, columns] = metric === "loss" ? curves.loss() : [curves.x, curves.columns];
-      chart.draw(x, columns, curves.nonfinite);
+      chart.draw(x, columns, curves.marks);
     }
+    this.dataset.drawn = String(curves.shown);
   }
 
   #formatOfX() {
@@ -117,16 +185,34 @@ class RunPage extends HTMLElement {
   // -- what the socket says -------------------------------------------------------------------------------------------
 
   #touch(state) {
+    this.#contact = state;
     const place = this.querySelector("[data-live-state]");
     if (!place) return;
     place.dataset.state = state;
     place.textContent = this.words[`contact_${state}`];
   }
 
+  /** The server's clock, against which the worker's last sign of life is held. */
+  #beat(t) {
+    if (!ACTIVE.has(this.#state()) || !this.#heardAt) return;
+    if (t - this.#heardAt > SILENCE_SECONDS) this.#touch("silent");
+    else if (this.#contact === "silent") this.#touch("live");
+  }
+
+  /** How old the newest point is, and how long the run has taken. */
+  #age() {
+    if (!ACTIVE.has(this.#state())) return;
+    const now = Date.now() / 1000;
+    if (this.#pointAt) this.#write("age", this.words.age.replace("{time}", formats.duration(Math.max(0, now - this.#pointAt))));
+    const started = Number(this.querySelector("[data-started-at]")?.dataset.startedAt);
+    if (started) this.#write("elapsed", this.words.elapsed.replace("{time}", formats.duration(now - started)));
+  }
+
   /** The header is the server's; it is asked for again when more than its figures has changed. */
   #status(status) {
     const now = JSON.stringify([status.state, status.desired, status.attempt, status.can, status.queue_position, status.phase?.name]);
     const first = this.#seen === "";
+    this.#heardAt = Date.parse(status.changed_at) / 1000;
     if (now === this.#seen) return;
     this.#seen = now;
     if (first && status.state === this.#state()) return;
@@ -148,7 +234,7 @@ class RunPage extends HTMLElement {
   }
 
   #events(events) {
-    this.#early.push(...events.filter((event) => event.kind === "step" || event.kind === "eval"));
+    this.#early.push(...events.filter((event) => ["step", "eval", "checkpoint"].includes(event.kind)));
     for (const event of events) {
       if (this.#curves) this.#add(this.#curves, event);
       this.#act(event);
@@ -162,6 +248,7 @@ class RunPage extends HTMLElement {
   #act(event) {
     const { kind, data } = event;
     if (kind === "step") this.#figures(data);
+    if (kind === "step") this.#pointAt = event.t;
     if (kind === "phase") this.#phase(data);
     if (kind === "eval") this.#measured(data);
     if (kind === "method") for (const part of ["blocks", "composition", "analysis"]) this.#refresh(part, `graft:${part}`);

@@ -15,7 +15,7 @@ from tests.browser.conftest import LiveSite, Opener, accessibility_faults, scrol
 from tests.webapp.runs import stories
 from tests.webapp.runs.rows import Bench, make_bench
 from webapp.core import formats
-from webapp.runs.ingest import stream_key
+from webapp.runs.keys import stream_key
 from webapp.runs.models import Record, Run, Worker
 from webapp.runs.states import State
 

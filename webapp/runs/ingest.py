@@ -25,9 +25,11 @@ from redis.retry import Retry
 
 from jobs.events import Event
 from webapp.runs.fold import Summary, fold
+from webapp.runs.keys import stream_key
 from webapp.runs.lease import since_start
 from webapp.runs.listed import listed
 from webapp.runs.models import Record, Run
+from webapp.runs.services import points
 from webapp.runs.states import ACTIVE
 
 log = logging.getLogger(__name__)
@@ -42,11 +44,6 @@ WIRE_PAUSE_SECONDS = 2.0
 
 class Fenced(Exception):
     """The run belongs to another attempt, or to none: this one must stop and write nothing more."""
-
-
-def stream_key(run_id: object) -> str:
-    """The name of a run's Redis Stream. Entries have the id `<attempt>-<seq>` and one field `e`, the event with its attempt as JSON."""
-    return f"graft:run:{run_id}"
 
 
 class Tail:
@@ -200,6 +197,7 @@ class Ingest:
         self.archive = Archive(run, path)
         self.wire = Wire(run.id, run.attempt, path)
         self._database_down = False
+        self._run, self._unkept = run, 0
 
     def ship(self) -> list[Event]:
         """Ships what there is; gives the events that reached the archive. A database that is down is tried again at the next call.
@@ -213,6 +211,7 @@ class Ingest:
                 archived += (batch := self.archive.ship())
                 if not batch:
                     break
+            self._keep(archived)
             self._database_down = False
         except DatabaseError as failure:
             if not self._database_down:
@@ -222,6 +221,13 @@ class Ingest:
             if not self.wire.ship():
                 break
         return archived
+
+    def _keep(self, archived: list[Event]) -> None:
+        """Has the copy of the curves written when the run has grown by enough, or ends."""
+        self._unkept += sum(event.kind == "step" for event in archived)
+        if self._unkept >= points.KEEP_STEPS or any(event.kind == "finished" for event in archived):
+            self._unkept = 0
+            points.keep(self._run)
 
     @property
     def is_behind(self) -> bool:

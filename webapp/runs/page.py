@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,32 +18,29 @@ from webapp.runs.analysis import analysis
 from webapp.runs.blocks import heat_map
 from webapp.runs.figures import MEASURES, SHARES, Column, by_chance, columns_of, headline
 from webapp.runs.forgetting import forgetting
-from webapp.runs.kinds import COMMANDS, Kind
+from webapp.runs.kinds import Kind
 from webapp.runs.listing import seconds_of
-from webapp.runs.models import Artifact, Record, Run
+from webapp.runs.models import Artifact, Run
+from webapp.runs.remedies import data_link, remedies
+from webapp.runs.run_log import PHASES, last_words, log
 from webapp.runs.services.compositions import finished
 from webapp.runs.services.status import actions, position
+from webapp.runs.services.status import progress as progress_of
+from webapp.runs.settings_shown import configuration
 from webapp.runs.states import Desired, State
 
-LOG_LINES = 400
 EXPORTED = {
     "merged": gettext_lazy("Merged into the 16-bit weights"),
     "dequantised": gettext_lazy("Merged into the dequantised weights"),
     "stored": gettext_lazy("Full model as stored, rounded to 16 bits"),
 }
 MODELS = {"base": gettext_lazy("Base model"), "tuned": gettext_lazy("Tuned (what was trained)"), **EXPORTED}
-PHASES = {
-    "downloading": gettext_lazy("Downloading the base model"),
-    "loading": gettext_lazy("Loading the base model"),
-    "tokenizing": gettext_lazy("Tokenizing the rows"),
-    "training": gettext_lazy("Training"),
-    "evaluating": gettext_lazy("Evaluating"),
-    "analysing": gettext_lazy("Looking at the gradients"),
-    "comparing": gettext_lazy("Comparing bits"),
-    "merging": gettext_lazy("Merging"),
-    "saving": gettext_lazy("Saving"),
+WISHES = {
+    "pause": gettext_lazy("pausing: a checkpoint is being written"),
+    "cancel": gettext_lazy("cancelling"),
+    "finish": gettext_lazy("finishing: the last step, then results and export"),
+    "extend": gettext_lazy("stopping at a checkpoint, to go on for more epochs"),
 }
-WISHES = {"pause": gettext_lazy("pausing: a checkpoint is being written"), "cancel": gettext_lazy("cancelling")}
 PAUSING_ANEW = gettext_lazy("pausing: it will begin anew")
 FACTS = {
     "merge_into": gettext_lazy("Merged into"),
@@ -56,6 +53,8 @@ FACTS = {
     "dtype": gettext_lazy("Compared in"),
     **MEASURES,
 }
+SMOOTHING = 0.9
+AXES = {"step": gettext_lazy("step"), "epoch": gettext_lazy("epoch"), "tokens": gettext_lazy("tokens"), "seconds": gettext_lazy("time")}
 BASES = {"original": gettext_lazy("the original 16-bit weights"), "dequantised": gettext_lazy("the dequantised 4-bit weights")}
 
 
@@ -78,15 +77,6 @@ class Measured:
     data: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of the log: when (seconds since the epoch), what, and whether it is a warning or an error."""
-
-    at: float
-    words: str
-    look: str
-
-
 def header(run: Run) -> dict[str, Any]:
     """State, progress and figures of a run: what its summary and its plan say."""
     summary = run.summary
@@ -99,7 +89,7 @@ def header(run: Run) -> dict[str, Any]:
         "latest": summary.get("latest") or {},
         "validation": evals.get("validation") or {},
         "progress": progress(run),
-        "memory": _memory((summary.get("latest") or {}).get("memory") or {}),
+        "memory": _memory((summary.get("latest") or {}).get("memory") or {}, plan.get("device") or {}),
         "method": get_method(run.method) if run.method in METHODS else None,
         "trainable_share": plan["trainable_parameters"] / total if total and plan.get("trainable_parameters") else None,
         "losses": ((test.get("base") or {}).get("loss"), (test.get("tuned") or {}).get("loss")),
@@ -107,7 +97,11 @@ def header(run: Run) -> dict[str, Any]:
         "chance": by_chance(summary),
         "seconds": seconds_of(run, now()),
         "gpu": (plan.get("device") or {}).get("kind") == "cuda",
-        "where": _place(run),
+        "where": (where := _place(run)),
+        "last_words": last_words(run) if run.state == State.FAILED else None,
+        "remedies": remedies(run),
+        "data_link": data_link(run, where),
+        "point_at": _point_at(run),
         "combines": run.kind != Kind.ANALYSE and run.state == State.SUCCEEDED and run.method in METHODS and not obstacle(finished(run)),
     }
 
@@ -123,7 +117,7 @@ def progress(run: Run) -> Progress:
     """How far the run is: steps while it trains, else the progress of its phase."""
     thin = formats.format_number
     steps = _("step %(step)s / %(total)s") % {"step": thin(run.last_step), "total": thin(run.total_steps)} if run.total_steps else ""
-    share = run.last_step / run.total_steps if run.total_steps else 0.0
+    share = progress_of(run)
     phase = run.summary.get("phase") or {}
     if not run.is_active:
         place = _("place %(place)s in the queue") % {"place": position(run)} if run.state == State.QUEUED else ""
@@ -141,10 +135,10 @@ def progress(run: Run) -> Progress:
     return Progress(f"{words}: {figure(done)} / {figure(of)}{unit}", done / of, None, shown=True)
 
 
-def _memory(memory: dict[str, Any]) -> dict[str, Any]:
-    """`used` and `total` bytes: the device's on CUDA, the resident set on CPU (where the machine's total says little)."""
+def _memory(memory: dict[str, Any], device: dict[str, Any]) -> dict[str, Any]:
+    """`used` and `total` bytes: the device's on CUDA; without a GPU the resident set and what the host has."""
     if "resident_bytes" in memory:
-        return {"used": memory["resident_bytes"], "total": None}
+        return {"used": memory["resident_bytes"], "total": device.get("memory_bytes")}
     used = memory.get("device_used_bytes")
     return {"used": used if used is not None else memory.get("reserved_bytes"), "total": memory.get("device_total_bytes")}
 
@@ -155,6 +149,13 @@ def _place(run: Run) -> dict[str, Any]:
         return {}
     last = run.records.filter(kind="finished").order_by("-attempt", "-seq").values_list("data", flat=True).first()
     return (last or {}).get("where") or {}
+
+
+def _point_at(run: Run) -> float | None:
+    """When the newest step was told, in seconds since the epoch, while the run is under way."""
+    if not run.is_active:
+        return None
+    return run.records.filter(kind="step").order_by("-attempt", "-seq").values_list("at", flat=True).first()
 
 
 def evaluation(run: Run) -> dict[str, Any]:
@@ -181,46 +182,23 @@ def models_of(run: Run) -> dict[str, Any]:
 
 
 def samples(run: Run) -> dict[str, Any]:
-    """The same prompts answered by each model, base first; of several answers of a model the last counts."""
+    """The same prompts answered by each model, base first, then what was trained at each step that it was asked at, in their order; of
+    several answers of a model at one step the last counts.
+    """
     prompts: dict[int, dict[str, Any]] = {}
     for data in _data(run, "sample"):
         entry = prompts.setdefault(int(data["index"]), {"prompt": data.get("prompt"), "expected": data.get("expected"), "by_model": {}})
-        entry["by_model"][data["model"]] = data
-    ordered, models = [prompts[index] for index in sorted(prompts)], models_of(run).items()
+        # The base is the same at every step; a later attempt asks it again.
+        place = (data["model"], None if data["model"] == "base" else data.get("step"))
+        entry["by_model"][place] = data
+    ordered = [prompts[index] for index in sorted(prompts)]
     for entry in ordered:
-        entry["answers"] = [{**entry["by_model"][model], "label": label} for model, label in models if model in entry["by_model"]]
+        entry["answers"] = [
+            {**entry["by_model"][model, step], "label": label, "at": step}
+            for model, label in models_of(run).items()
+            for step in sorted((step for name, step in entry["by_model"] if name == model), key=lambda step: step or 0)
+        ]
     return {"samples": ordered}
-
-
-def log(run: Run) -> dict[str, Any]:
-    """The last lines of the log, oldest first, with warnings, checkpoints and the phases between them."""
-    newest = run.records.filter(kind__in=("log", "warning", "phase", "checkpoint", "finished")).order_by("-attempt", "-seq")
-    records = list(reversed(newest[: LOG_LINES * 4]))
-    # A phase reports its progress many times over; in the log it begins once.
-    begun = [
-        record
-        for before, record in zip([None, *records], records, strict=False)
-        if record.kind != "phase" or before is None or before.kind != "phase" or before.data["name"] != record.data["name"]
-    ]
-    return {"lines": [_line(record) for record in begun[-LOG_LINES:]]}
-
-
-def _line(record: Record) -> Line:
-    data = record.data
-    match record.kind:
-        case "phase":
-            return Line(record.at, str(PHASES.get(data["name"], data["name"])), "")
-        case "checkpoint":
-            words = _("Checkpoint of step %(step)s, %(size)s") % {"step": data["step"], "size": formats.format_bytes(data.get("bytes"))}
-            return Line(record.at, words, "")
-        case "warning":
-            return Line(record.at, f"{data.get('message', '')} {data.get('remedy', '')}".strip(), "warn")
-        case "finished":
-            failed = data.get("outcome") == "failed"
-            words = _("Finished: %(outcome)s. %(message)s") % {"outcome": data.get("outcome"), "message": data.get("message") or ""}
-            return Line(record.at, words.strip(), "err" if failed else "")
-    looks = {"warning": "warn", "error": "err"}
-    return Line(record.at, str(data.get("message", "")), looks.get(str(data.get("level", "")).lower(), ""))
 
 
 def artifacts(run: Run) -> dict[str, Any]:
@@ -249,25 +227,41 @@ def history(run: Run) -> dict[str, Any]:
     return {"history": list(run.history.all())}
 
 
-def configuration(run: Run) -> dict[str, Any]:
-    """The spec as JSON, and the command that runs it without the web application."""
-    return {
-        "spec_json": json.dumps(run.spec, indent=2, ensure_ascii=False),
-        "command": f"python -m jobs {COMMANDS[Kind(run.kind)]} spec.json --out OUT",
-    }
-
-
 def words() -> dict[str, Any]:
     """What the page's scripts say, in the reader's language."""
     return {
         "step": _("step"), "epoch": _("epoch"), "tokens": _("tokens"), "seconds": _("time"),
         "raw": _("raw"), "smoothed": _("smoothed"), "validation": _("validation"), "rate": _("learning rate"),
+        "limit": _("limit"), "clip": _("clipped at"),
+        "utilisation": _("utilisation"), "celsius": _("temperature"),
         "resident_bytes": _("resident"), "allocated_bytes": _("allocated"), "reserved_bytes": _("reserved"),
         "device_used_bytes": _("device"),
         "progress": _("step {done} / {total}"), "eta": _("ETA {time}"),
         "contact_waiting": _("connecting"), "contact_live": _("live"), "contact_lost": _("lost contact"), "contact_ended": _("ended"),
+        "contact_silent": _("lost contact with the worker"),
+        "age": _("last point {time} ago"), "elapsed": _("{time} so far"),
         "phases": {name: str(text) for name, text in PHASES.items()},
     }  # fmt: skip
+
+
+def toolbar(run: Run, asked: Mapping[str, str]) -> dict[str, Any]:
+    """How the charts are drawn, as the page's address says (`x`, `smoothing`, `log`: names of charts), and their constant lines."""
+    try:
+        smoothing = min(max(float(asked.get("smoothing", SMOOTHING)), 0.0), 0.99)
+    except ValueError:
+        smoothing = SMOOTHING
+    x = asked.get("x", "step")
+    device = (run.summary.get("plan") or {}).get("device") or {}
+    logged = asked.get("log-scale", "gradient_norm").split(",")
+    return {
+        "smoothing": f"{smoothing if smoothing == smoothing else SMOOTHING:.2f}",  # noqa: PLR0124 - NaN
+        "x": x if x in AXES else "step",
+        "axes": AXES,
+        "log": logged,
+        "limit_bytes": device.get("memory_bytes") or 0,
+        "clip_norm": (run.spec.get("training") or {}).get("clip_norm") or 0,
+        "cuda": device.get("kind") == "cuda",
+    }
 
 
 PARTS = {
@@ -276,18 +270,19 @@ PARTS = {
 }  # fmt: skip
 
 
-def part(run: Run, name: str) -> dict[str, Any]:
-    """The context of one part of the page. Raises `KeyError` for a part that is not there."""
-    return {"run": run, **PARTS[name](run)}
+def part(run: Run, name: str, asked: Mapping[str, str]) -> dict[str, Any]:
+    """The context of one part of the page; `asked` is the query. Raises `KeyError` for a part that is not there."""
+    return {"run": run, **(log(run, asked.get("log", "")) if name == "log" else PARTS[name](run))}
 
 
-def whole(run: Run) -> dict[str, Any]:
-    """The context of the whole page."""
+def whole(run: Run, asked: Mapping[str, str]) -> dict[str, Any]:
+    """The context of the whole page; `asked` is the query."""
     # The cursor first: the socket then brings whatever is archived while the rest is read.
     newest = run.records.order_by("-attempt", "-seq").values_list("attempt", "seq").first() or (0, 0)
     context: dict[str, Any] = {"run": run, "cursor": "{}-{}".format(*newest), "words": words(), **configuration(run)}
-    for build in PARTS.values():
-        context.update(build(run))
+    context["toolbar"] = toolbar(run, asked)
+    for name in PARTS:
+        context.update(part(run, name, asked))
     return context
 
 

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from redis import RedisError
 
 from webapp.core.redis import BLOCK_SECONDS, async_client
-from webapp.runs.ingest import stream_key
+from webapp.runs.keys import stream_key
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,8 @@ from webapp.settings.env import ENV
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.1
-SHIP_SECONDS = 0.5
+# With the socket's batches and the page's drawing, a point is on the page within a second.
+SHIP_SECONDS = 0.35
 # Where a stopped run goes, by what people want of it when it has stopped.
 _REST: dict[Desired, State] = {
     Desired.CANCEL: State.CANCELLED,

@@ -10,6 +10,7 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
+from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from jobs.errors import UserError
@@ -21,17 +22,20 @@ from webapp.runs import blocks, page
 from webapp.runs.access import get_run
 from webapp.runs.advice import page_of
 from webapp.runs.analysis import filled
+from webapp.runs.extend_form import ExtendForm
 from webapp.runs.filling import fill
 from webapp.runs.forms import RunForm, initial_of
 from webapp.runs.kinds import Kind
 from webapp.runs.models import Run
 from webapp.runs.services import cancel as cancelling
 from webapp.runs.services import delete as deleting
+from webapp.runs.services import extend as extending
+from webapp.runs.services import finish as finishing
 from webapp.runs.services import pause as pausing
 from webapp.runs.services import resume as resuming
 from webapp.runs.services import retry as retrying
 from webapp.runs.services.create import create_run
-from webapp.runs.services.series import Axis
+from webapp.runs.services.series import KEYS, Axis
 from webapp.runs.services.series import series as series_of
 
 BUCKETS = 1200
@@ -40,12 +44,12 @@ SMOOTHING = 0.9
 
 @require_http_methods(["GET", "POST"])
 def new_run(request: HttpRequest, slug: str) -> HttpResponse:
-    """The form of a new run. `?dataset=` chooses a version, `?base=` a model, `?clone=` repeats a run of the same team, `?analysis=`
-    with `&take=` does as one of its analyses suggests; other names are those of fields, with their values.
+    """The form of a new run, all on one page. `?dataset=` chooses a version, `?base=` a model, `?clone=` repeats a run of the same team,
+    `?analysis=` with `&take=` does as one of its analyses suggests; other names are those of fields, with their values.
     """
     team = get_team(request.user, slug, "launch")
     enter(request, team)
-    form = RunForm(team, request.POST) if request.method == "POST" else RunForm(team, initial=_presets(request, team))
+    form = RunForm(team, request.POST) if request.method == "POST" else RunForm(team, initial=begun_with(request, team)[0])
     fill(form, request.GET)
     if form.is_valid():
         try:
@@ -56,7 +60,8 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "runs/new.html", page_of(form, **advised), status=422 if form.errors else 200)
 
 
-def _presets(request: HttpRequest, team: Team) -> dict[str, Any]:
+def begun_with(request: HttpRequest, team: Team) -> tuple[dict[str, Any], str]:
+    """The form's values that a query stands for, and the name of the run that they are those of (empty where it is none)."""
     for name, kind in (("clone", Kind.TRAIN), ("analysis", Kind.ANALYSE)):
         if name not in request.GET:
             continue
@@ -66,10 +71,11 @@ def _presets(request: HttpRequest, team: Team) -> dict[str, Any]:
             raise Http404 from None
         if run.team_id != team.id or run.kind != kind:
             raise Http404
-        taken = {"name": "", **filled(run, request.GET.get("take", ""))} if kind == Kind.ANALYSE else {}
-        return initial_of(run) | taken
+        if kind == Kind.TRAIN:
+            return initial_of(run), run.name
+        return initial_of(run) | {"name": "", **filled(run, request.GET.get("take", ""))}, ""
     chosen = {"dataset_version": request.GET.get("dataset"), "base_model": request.GET.get("base"), "method": request.GET.get("method")}
-    return {name: value for name, value in chosen.items() if value}
+    return {name: value for name, value in chosen.items() if value}, ""
 
 
 @require_GET
@@ -77,7 +83,7 @@ def detail(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The page of a run."""
     run = get_run(request.user, run_id, "view")
     enter(request, run.team)
-    return render(request, "runs/detail.html", page.whole(run))
+    return render(request, "runs/detail.html", page.whole(run, request.GET))
 
 
 @require_GET
@@ -87,18 +93,23 @@ def part(request: HttpRequest, run_id: UUID, name: str) -> HttpResponse:
     enter(request, run.team)
     if name not in page.PARTS:
         raise Http404
-    return render(request, f"runs/_{name}.html", page.part(run, name))
+    return render(request, f"runs/_{name}.html", page.part(run, name, request.GET))
 
 
+# Nothing in the answer is secret and chosen by somebody else at once, which is what compression could give away.
+@gzip_page
 @takes_token(Scope.RUNS_READ)
 @require_GET
 def series(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """The curves as JSON (`services.series`): `x` the axis, `start` and `end` its bounds, `smoothing` from 0 to below 1."""
+    """The curves as JSON (`services.series`): `keys` of them (all by default), `x` the axis, `start` and `end` its bounds, `smoothing` from
+    0 to below 1.
+    """
     run = get_run(request.user, run_id, "view")
     asked = request.GET
     try:
         body = series_of(
             run,
+            keys=asked.getlist("keys") or KEYS,
             x=cast(Axis, asked.get("x", "step")),
             start=float(asked["start"]) if "start" in asked else None,
             end=float(asked["end"]) if "end" in asked else None,
@@ -147,6 +158,27 @@ def pause(request: HttpRequest, run_id: UUID) -> HttpResponse:
 def resume(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """Queues a paused run again."""
     return _act(request, run_id, resuming.resume)
+
+
+@require_POST
+def finish(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """Asks for an end after the step in hand, with a checkpoint and all that follows a training."""
+    return _act(request, run_id, finishing.finish)
+
+
+@require_http_methods(["GET", "POST"])
+def extend(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """How a training goes on for `epochs` more, and what that does to its learning rate; a POST does it."""
+    run = get_run(request.user, run_id, "control")
+    enter(request, run.team)
+    form = ExtendForm(run, request.POST if request.method == "POST" else request.GET or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            extending.extend(run, epochs=form.cleaned_data["epochs"], actor=signed_in(request).username)
+            return redirect("runs:detail", run.id)
+        except UserError as error:
+            form.add_error(None, f"{error.message} {error.remedy}")
+    return render(request, "runs/extend.html", {"run": run, "form": form}, status=422 if form.is_bound and form.errors else 200)
 
 
 @require_POST

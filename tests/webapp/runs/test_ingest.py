@@ -15,7 +15,8 @@ from tests.flow.site import Site
 from tests.webapp.runs.rows import make_bench
 from webapp.runs import lease
 from webapp.runs.fold import fold
-from webapp.runs.ingest import Archive, Fenced, Ingest, Tail, Wire, stream_key
+from webapp.runs.ingest import Archive, Fenced, Ingest, Tail, Wire
+from webapp.runs.keys import stream_key
 from webapp.runs.models import Record, Run
 from webapp.runs.states import State
 

@@ -126,8 +126,8 @@ def test_what_has_been_read_is_not_read_again(bench: Bench, django_assert_num_qu
     Record.objects.filter(run=run, seq__lte=5).update(step=None)
     add(run, 1, [step(number, 2.0) for number in range(11, 14)], first=11)
 
-    # How far the archive is, the plans, the new steps, the evaluations.
-    with django_assert_num_queries(4):
+    # How far the archive is, the plans, the new steps, the evaluations, the checkpoints, the pauses.
+    with django_assert_num_queries(6):
         second = series(run, ["loss"])
 
     assert first["x"] == list(range(1, 11))

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.flow.site import Site
-from webapp.runs.ingest import stream_key
+from webapp.runs.keys import stream_key
 from webapp.runs.stream import BEGINNING, QUEUE_EVENTS, Cursor, StreamReader, Subscription, point
 
 pytestmark = pytest.mark.django_db(transaction=True)

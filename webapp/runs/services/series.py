@@ -10,30 +10,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from uuid import UUID
 
 import numpy as np
-from django.db import connection
-from django.db.models import F, Field, FloatField, Func, Q, TextField, Value
-from django.db.models.expressions import Combinable
-from django.db.models.functions import Cast
 from numpy.typing import NDArray
 
 from webapp.runs.models import Record, Run
+from webapp.runs.services.points import GAUGES, MEMORY_KEYS, PATHS, Floats, table, until
+from webapp.runs.states import State
 from webapp.runs.stream import BEGINNING, Cursor
 
 Axis = Literal["step", "epoch", "tokens", "seconds"]
-Floats = NDArray[np.float64]
 
-KEYS = ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "memory")
-# `memory` stands for those of these that the run's device reports.
-MEMORY_KEYS = ("resident_bytes", "allocated_bytes", "reserved_bytes", "device_used_bytes")
+KEYS = ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "memory", "device")
+# These stand for those of their parts that the run's device reports.
+_PARTS: dict[str, tuple[str, ...]] = {"memory": MEMORY_KEYS, "device": GAUGES}
 _AXES: dict[Axis, str] = {"step": "step", "epoch": "epoch", "tokens": "tokens", "seconds": "elapsed_seconds"}
 _NONFINITE_LISTED = 1000
 _BLOCK = 256
-# The tables read last, by run and columns: 8 bytes a number, so 7 MB for 100 000 steps.
-_TABLES_KEPT = 16
-_KEPT: dict[tuple[UUID, tuple[tuple[str, ...], ...]], tuple[Cursor, Floats]] = {}
+_CHECKPOINTS_LISTED = 60
+_EVAL_KEYS = ("step", "epoch", "split", "model", "loss")
+_MARK_ORDER = ("checkpoint", "pause", "resume")
 
 
 @dataclass(frozen=True)
@@ -44,6 +40,10 @@ class Columns:
     x: Floats
     nonfinite: NDArray[np.bool_]
     values: dict[str, Floats]
+
+    def places(self, steps: Floats) -> Floats:
+        """Where on the axis steps lie that are known by their number alone."""
+        return np.interp(steps, self.step, self.x) if len(self.step) else steps
 
 
 def series(
@@ -58,8 +58,9 @@ def series(
 ) -> dict[str, Any]:
     """The curves as a JSON object.
 
-    `{"cursor": "1-57", "axis": "step", "points": 57, "smoothing": 0.9, "x": [...], "series": {key: {"mean", "min", "max", "ema"}},
-    "ema": {key: {"l", "w"}}, "evals": [{"step", "x", ...data of the eval event}], "nonfinite": [steps], "nonfinite_count": 0}`.
+    `{"cursor": "1-57", "axis": "step", "points": 57, "shown": 57, "smoothing": 0.9, "x": [...], "series": {key: {"mean", "min", "max",
+    "ema"}}, "ema": {key: {"l", "w"}}, "evals": [{"step", "x", "epoch", "split", "model", "loss"}], "marks": [{"kind", "step", "x"}],
+    "nonfinite": [steps], "nonfinite_x": [their places], "nonfinite_count": 0}`; `shown` is how many steps lie within the bounds.
 
     All lists of `series` are as long as `x` (the first x of each bucket); a bucket without a finite value is null; `min` and `max` are
     absent where no bucket holds more than one step. `start` and `end` bound x, inclusive. `ema` holds the state of each average after
@@ -70,20 +71,22 @@ def series(
         raise ValueError(f"no such series: {', '.join(keys)} over {x}")
     cursor = _last(run)
     starts = _starts(run, cursor)
-    names = _columns_of(run, keys)
-    columns = _steps(run, cursor, starts, names, x)
+    columns = _steps(run, cursor, starts, keys, x)
     window = _window(columns.x, start, end)
     edges = _edges(int(window.stop - window.start), buckets)
     body: dict[str, Any] = {
         "cursor": str(cursor),
         "axis": x,
         "points": len(columns.step),
+        "shown": int(window.stop - window.start),
         "smoothing": smoothing,
         "x": _json(columns.x[window][edges]),
         "series": {},
         "ema": {},
         "evals": _evals(run, cursor, starts, columns),
+        "marks": _marks(run, cursor, starts, columns),
         "nonfinite": [int(step) for step in columns.step[columns.nonfinite][:_NONFINITE_LISTED]],
+        "nonfinite_x": _json(columns.x[columns.nonfinite][:_NONFINITE_LISTED]),
         "nonfinite_count": int(columns.nonfinite.sum()),
     }
     for name, values in columns.values.items():
@@ -155,57 +158,20 @@ def _last(run: Run) -> Cursor:
     return Cursor(*newest) if newest else BEGINNING
 
 
-def _until(run: Run, cursor: Cursor, kind: str) -> Any:
-    upto = Q(attempt__lt=cursor.attempt) | Q(attempt=cursor.attempt, seq__lte=cursor.seq)
-    return Record.objects.filter(upto, run=run, kind=kind).order_by("attempt", "seq")
-
-
 def _starts(run: Run, cursor: Cursor) -> dict[int, int]:
     """For each attempt the step it resumed after: what earlier attempts did beyond that has been undone."""
-    plans = _until(run, cursor, "plan").values_list("attempt", "data")
+    plans = until(run, cursor, "plan").values_list("attempt", "data")
     return {attempt: int(data.get("start_step") or 0) for attempt, data in plans}
 
 
-def _columns_of(run: Run, keys: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The place of each wanted column in a step's data."""
-    names: dict[str, tuple[str, ...]] = {key: (key,) for key in keys if key != "memory"}
-    if "memory" in keys:
-        sample = Record.objects.filter(run=run, kind="step").order_by("-attempt", "-seq").values_list("data", flat=True).first() or {}
-        names |= {name: ("memory", name) for name in MEMORY_KEYS if name in (sample.get("memory") or {})}
-    return names
-
-
-def _steps(run: Run, cursor: Cursor, starts: dict[int, int], names: dict[str, tuple[str, ...]], x: Axis) -> Columns:
-    table = _table(run, cursor, ((_AXES[x],), ("nonfinite",), *names.values()))
-    table = table[_standing(table[:, 0], table[:, 1], starts)]
-    values = {name: table[:, 4 + index] for index, name in enumerate(names)}
-    return Columns(step=table[:, 1], x=table[:, 2], nonfinite=table[:, 3] == 1, values=values)
-
-
-def _table(run: Run, cursor: Cursor, paths: tuple[tuple[str, ...], ...]) -> Floats:
-    """Attempt, step and the numbers of every step event up to the cursor, one row each. What has been read once is kept, for an archive
-    only grows: a chart that is zoomed or smoothed anew reads what is new.
-    """
-    key = (run.pk, paths)
-    known_to, known = _KEPT.pop(key, (BEGINNING, np.empty((0, 2 + len(paths)))))
-    later = Q(attempt__gt=known_to.attempt) | Q(attempt=known_to.attempt, seq__gt=known_to.seq)
-    rows = _until(run, cursor, "step").filter(later).values_list("attempt", "step", *(_number(*path) for path in paths))
-    table = np.concatenate((known, np.array(list(rows), dtype=np.float64).reshape(-1, 2 + len(paths))))
-    _KEPT[key] = (cursor, table)
-    while len(_KEPT) > _TABLES_KEPT:
-        _KEPT.pop(next(iter(_KEPT)), None)
-    return table
-
-
-def _number(*path: str) -> Combinable:
-    """A number of the data, read by the database: decoding each row in Python takes several times as long."""
-    if connection.vendor == "sqlite":
-        # The bare field spares a call of Python for each number.
-        return Func(F("data"), Value("$." + ".".join(path)), function="JSON_EXTRACT", output_field=Field())
-    text = Func(F("data"), *map(Value, path), function="jsonb_extract_path_text", output_field=TextField())
-    if path == ("nonfinite",):
-        text = Func(text, Value("true"), Value("1"), function="replace", output_field=TextField())
-    return Cast(text, FloatField())
+def _steps(run: Run, cursor: Cursor, starts: dict[int, int], keys: Sequence[str], x: Axis) -> Columns:
+    found = table(run, cursor)
+    found = found[_standing(found[:, 0], found[:, 1], starts)]
+    column = {name: found[:, 2 + index] for index, name in enumerate(PATHS)}
+    names = [name for key in keys for name in _PARTS.get(key, (key,))]
+    # A part is there where the run's device has told of it.
+    values = {name: column[name] for name in names if name in keys or np.isfinite(column[name]).any()}
+    return Columns(step=found[:, 1], x=column[_AXES[x]], nonfinite=column["nonfinite"] == 1, values=values)
 
 
 def _standing(attempts: Floats, steps: Floats, starts: dict[int, int]) -> NDArray[np.bool_]:
@@ -217,13 +183,43 @@ def _standing(attempts: Floats, steps: Floats, starts: dict[int, int]) -> NDArra
 
 
 def _evals(run: Run, cursor: Cursor, starts: dict[int, int], columns: Columns) -> list[dict[str, Any]]:
-    rows = list(_until(run, cursor, "eval").values_list("attempt", "step", "data"))
+    """What a chart draws of the `eval` events."""
+    rows = list(until(run, cursor, "eval").values_list("attempt", "step", "data"))
     attempts = np.array([row[0] for row in rows], dtype=np.float64)
     steps = np.array([row[1] or 0 for row in rows], dtype=np.float64)
     standing = _standing(attempts, steps, starts)
-    # Where on the axis a step lies that is known by its number alone.
-    places = np.interp(steps, columns.step, columns.x) if len(columns.step) else steps
-    return [{**row[2], "x": _rounded(place)} for row, place, stands in zip(rows, places, standing, strict=True) if stands]
+    places = columns.places(steps)
+    kept = ({key: row[2][key] for key in _EVAL_KEYS if key in row[2]} for row in rows)
+    return [{**data, "x": _rounded(place)} for data, place, stands in zip(kept, places, standing, strict=True) if stands]
+
+
+def standing_steps(run: Run) -> tuple[list[str], Floats]:
+    """(names, float64 [steps, names]) of every step that counts, in order; columns that this run never had are left out."""
+    cursor = _last(run)
+    found = table(run, cursor)
+    found = found[_standing(found[:, 0], found[:, 1], _starts(run, cursor))][:, 2:]
+    told = [index for index in range(len(PATHS)) if np.isfinite(found[:, index]).any()]
+    return [list(PATHS)[index] for index in told], found[:, told]
+
+
+def _marks(run: Run, cursor: Cursor, starts: dict[int, int], columns: Columns) -> list[dict[str, Any]]:
+    """What happened between steps: `kind` (`checkpoint`, `pause`, `resume`), `step` and `x`, in order of the steps.
+
+    Of many checkpoints those are given that lie evenly, and always the last.
+    """
+    rows = np.array(list(until(run, cursor, "checkpoint").values_list("attempt", "step")), dtype=np.float64).reshape(-1, 2)
+    saved = rows[_standing(rows[:, 0], rows[:, 1], starts)][:, 1]
+    saved = saved[np.unique(np.linspace(0, len(saved) - 1, min(len(saved), _CHECKPOINTS_LISTED)).astype(np.intp))]
+    found = [("checkpoint", step) for step in saved.tolist()]
+    paused = set(run.history.filter(to_state=State.PAUSED).values_list("attempt", flat=True))
+    for attempt, start in starts.items():
+        if start > 0:
+            found += [("pause", float(start))] * (attempt - 1 in paused) + [("resume", float(start))]
+    if starts and max(starts) in paused and len(columns.step):
+        found.append(("pause", float(columns.step[-1])))
+    found.sort(key=lambda mark: (mark[1], _MARK_ORDER.index(mark[0])))
+    places = columns.places(np.array([step for _, step in found], dtype=np.float64))
+    return [{"kind": kind, "step": int(step), "x": _rounded(place)} for (kind, step), place in zip(found, places, strict=True)]
 
 
 # -- cutting -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,70 @@
+// What happened during a run, drawn on its charts: a line and a sign, told apart by shape. The legend beside the charts shows the same signs.
+
+const SIZE = 9;
+const LOOK = {
+  checkpoint: { colour: "--ink-3", dash: [2, 4], sign: bookmark },
+  pause: { colour: "--warn", dash: [6, 4], sign: bars },
+  resume: { colour: "--ok", dash: [6, 4], sign: triangle },
+  nonfinite: { colour: "--err", dash: [], sign: cross },
+};
+
+function bookmark(ctx, x, y, size) {
+  ctx.moveTo(x - size * 0.35, y);
+  ctx.lineTo(x + size * 0.35, y);
+  ctx.lineTo(x + size * 0.35, y + size);
+  ctx.lineTo(x, y + size * 0.65);
+  ctx.lineTo(x - size * 0.35, y + size);
+  ctx.closePath();
+}
+
+function bars(ctx, x, y, size) {
+  ctx.rect(x - size * 0.4, y, size * 0.28, size);
+  ctx.rect(x + size * 0.12, y, size * 0.28, size);
+}
+
+function triangle(ctx, x, y, size) {
+  ctx.moveTo(x - size * 0.35, y);
+  ctx.lineTo(x + size * 0.5, y + size / 2);
+  ctx.lineTo(x - size * 0.35, y + size);
+  ctx.closePath();
+}
+
+function cross(ctx, x, y, size) {
+  const arm = size * 0.4;
+  const middle = y + size / 2;
+  for (const [from, to] of [[-arm, arm], [arm, -arm]]) {
+    ctx.moveTo(x - arm, middle + from);
+    ctx.lineTo(x + arm, middle + to);
+  }
+}
+
+/** Draws `marks` (`{kind, x}`, x on the axis) on a plot of uPlot; `colour(name)` gives the colour behind a custom property. */
+export function drawMarks(plot, marks, colour) {
+  const { ctx, bbox } = plot;
+  const scale = devicePixelRatio;
+  ctx.save();
+  for (const [kind, look] of Object.entries(LOOK)) {
+    const places = marks.filter((mark) => mark.kind === kind).map((mark) => plot.valToPos(mark.x, "x", true));
+    const inside = places.filter((x) => x >= bbox.left && x <= bbox.left + bbox.width);
+    if (!inside.length) continue;
+    ctx.strokeStyle = ctx.fillStyle = colour(look.colour);
+    ctx.lineWidth = scale;
+    ctx.setLineDash(look.dash.map((length) => length * scale));
+    ctx.beginPath();
+    for (const x of inside) {
+      ctx.moveTo(x, bbox.top + (SIZE + 2) * scale);
+      ctx.lineTo(x, bbox.top + bbox.height);
+    }
+    // Checkpoints are many: their lines stay in the background, their signs tell where they are.
+    ctx.globalAlpha = kind === "checkpoint" ? 0.35 : 0.8;
+    ctx.stroke();
+    ctx.globalAlpha = 1;
+    ctx.setLineDash([]);
+    ctx.lineWidth = 2 * scale;
+    ctx.beginPath();
+    for (const x of inside) look.sign(ctx, x, bbox.top, SIZE * scale);
+    if (kind === "nonfinite") ctx.stroke();
+    else ctx.fill();
+  }
+  ctx.restore();
+}
