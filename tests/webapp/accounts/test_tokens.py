@@ -70,6 +70,9 @@ def test_a_token_opens_what_a_session_opens(things: Things, name: str) -> None:
     secret = token_of(things.cast, things.cast.vera)
     assert ask(secret, things.url(name)).status_code == 200
     assert Client().get(things.url(name)).status_code == 302
+    downloads = AuditEvent.objects.filter(action=Action.ARTIFACT_DOWNLOADED)
+    assert all((event.actor, event.detail["by"]) == (things.cast.vera, "API token") for event in downloads)
+    assert downloads.exists() == (name in ("artifacts:download", "artifacts:file"))
 
 
 def test_a_token_opens_no_page(things: Things) -> None:

@@ -40,7 +40,7 @@ def record(
         object_id="" if thing is None else str(thing.pk),
         object_name=(name or ("" if thing is None else str(thing)))[:_NAME_LENGTH],
         address=client_address(),
-        detail=dict(detail or {}),
+        detail={**(detail or {}), **({"by": "API token"} if user is not None and user.only_team else {})},
     )
 
 
