@@ -63,11 +63,19 @@ class _SeveralFiles(forms.ClearableFileInput):
     allow_multiple_selected = True
 
 
+class _FilesField(forms.FileField):
+    """Any number of files, none of them too."""
+
+    def clean(self, data: Any, initial: Any = None) -> list[UploadedFile[Any]]:
+        """Raises `ValidationError` where one of them is empty or has no name that can be used."""
+        return [super(_FilesField, self).clean(file, initial) for file in data or ()]
+
+
 class UploadForm(AddForm):
     """Files of a model: sent with the form itself, or uploaded before and named by their ids (`uploads`, several)."""
 
     name = forms.CharField(label=_("Name"), max_length=NAME_LENGTH)
-    model_files = forms.FileField(
+    model_files = _FilesField(
         label=_("Files of the model"),
         required=False,
         widget=_SeveralFiles,
@@ -76,7 +84,7 @@ class UploadForm(AddForm):
 
     def clean_model_files(self) -> dict[str, UploadedFile[Any]]:
         """The files that came with the form, by name. Raises `ValidationError` where two have one name."""
-        found = cast("list[UploadedFile[Any]]", self.files.getlist("model_files")) if hasattr(self.files, "getlist") else []
+        found: list[UploadedFile[Any]] = self.cleaned_data["model_files"]
         named = {str(file.name): file for file in found}
         if len(named) != len(found):
             raise forms.ValidationError(gettext("Two of the files have the same name."))

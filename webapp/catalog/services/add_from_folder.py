@@ -158,7 +158,8 @@ def _link(handle: int, target: Path) -> bool:
     if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or facts.st_uid not in (0, os.getuid()):
         return False
     try:
-        os.link(f"/proc/self/fd/{handle}", target, follow_symlinks=True)
+        # Naming a folder has Python call linkat, which follows the link to the open file; the path is absolute, so the folder is not used.
+        os.link(f"/proc/self/fd/{handle}", target, src_dir_fd=handle, follow_symlinks=True)
     except OSError:
         return False
     return True

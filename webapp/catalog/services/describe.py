@@ -18,14 +18,17 @@ EDITION = 1
 State = BaseModel.State
 LIMITS = Limits(memory_bytes=4 * GIBI, cpu_seconds=30, wall_seconds=60)
 # A template is a program of at most 64 kB: an honest one takes milliseconds, beside a second for the libraries.
-CHAT_LIMITS = replace(LIMITS, memory_bytes=GIBI, cpu_seconds=6, wall_seconds=20, output_bytes=MEBI)
+CHAT_LIMITS = replace(LIMITS, memory_bytes=GIBI, cpu_seconds=5, wall_seconds=20, output_bytes=MEBI)
 
 
 def look_at(folder: Path, name: str) -> dict[str, Any]:
     """`facts layers tokenizer needs licence chat` of the model in `folder`. Raises `UserError`: what the box says."""
     found = _boxed(["describe", str(folder), "--json"], folder, name, LIMITS, "its files could not be read within bounds")
-    chat = _boxed(["describe", str(folder), "--chat", "--json"], folder, name, CHAT_LIMITS, "its chat template does not end within bounds")
-    return {**{key: value for key, value in found.items() if key != "box"}, "chat": chat["chat"]}
+    chat = None
+    if found["facts"]["chat_template"]:
+        bounds = "its chat template does not end within bounds"
+        chat = _boxed(["describe", str(folder), "--chat", "--json"], folder, name, CHAT_LIMITS, bounds)["chat"]
+    return {**{key: value for key, value in found.items() if key != "box"}, "chat": chat}
 
 
 def _boxed(arguments: list[str], folder: Path, name: str, limits: Limits, bounds: str) -> dict[str, Any]:
