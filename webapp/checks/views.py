@@ -10,12 +10,13 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import urlencode
+from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_POST
 
 from jobs.data.check_files import kept_lines
 from jobs.errors import GraftError
 from webapp.accounts.access import enter
-from webapp.catalog.access import get_base_model, models_of
+from webapp.catalog.access import models_of
 from webapp.catalog.models import BaseModel
 from webapp.checks.forms import Question, question, visible
 from webapp.checks.lengths import HEIGHT, WIDTH, Lengths
@@ -69,18 +70,13 @@ def lengths(request: HttpRequest, version_id: UUID) -> HttpResponse:
 def measure(request: HttpRequest, version_id: UUID) -> HttpResponse:
     """Has the rows measured for a model."""
     version = get_version(request.user, version_id, "launch")
-    loss_on = "all" if request.POST.get("loss_on") == "all" else "completion"
-    try:
-        model = get_base_model(request.user, UUID(request.POST.get("model", "")))
-    except ValueError:
-        raise Http404 from None
-    if version.state != State.READY or model not in _models(request, version):
-        raise Http404
-    try:
-        ask_survey(version, model, "all" if loss_on == "all" else "completion")
-    except GraftError as error:
-        messages.error(request, f"{error.message} {error.remedy}")
-    return redirect(f"{reverse('checks:lengths', args=[version.pk])}?{urlencode({'model': str(model.pk), 'loss_on': loss_on})}")
+    asked = question(request.POST, version, _models(request, version)) if version.rows("train") else None
+    if asked is None or asked.model is None or version.state != State.READY:
+        messages.error(request, gettext("There are no rows, or no model, to measure."))
+        return redirect("datasets:version", version.pk)
+    ask_survey(version, asked.model, asked.loss_on)
+    query = urlencode({"model": str(asked.model.pk), "loss_on": asked.loss_on})
+    return redirect(f"{reverse('checks:lengths', args=[version.pk])}?{query}")
 
 
 def _ready(request: HttpRequest, version_id: UUID) -> DatasetVersion:

@@ -19,6 +19,8 @@ from jobs.tasks.obstacles import model_obstacle
 from jobs.tasks.registry import get_task
 from webapp.accounts.models import Team, User
 from webapp.catalog.models import BaseModel
+from webapp.checks.lengths import learns_nothing
+from webapp.checks.models import Survey
 from webapp.datasets.mapping import unfit_rows
 from webapp.datasets.models import DatasetVersion
 from webapp.runs.kinds import Kind
@@ -65,6 +67,7 @@ def create_run(
     )  # fmt: skip
     entry.check_checkpointing(wanted=spec.training.gradient_checkpointing)
     check_devices(entry, spec)
+    _check_learns(spec, dataset_version, base_model)
     return queue_run(
         kind=kind,
         team=team,
@@ -156,6 +159,16 @@ def check_devices(method: Method, spec: RunSpec) -> None:
     refusals = [refusal for device in devices if (refusal := _refusal(method, spec, device))]
     if devices and len(refusals) == len(devices):
         raise refusals[0]
+
+
+def _check_learns(spec: RunSpec, version: DatasetVersion, base_model: BaseModel) -> None:
+    """Refuses, by `UserError`, a maximum length at which the data check has found that every answer is cut off."""
+    training = spec.training
+    if spec.task != "causal_lm" or training.max_length is None:
+        return
+    known = Survey.objects.filter(version=version, base_model=base_model, loss_on=training.loss_on, state=Survey.State.DONE).first()
+    if known is not None and learns_nothing(known.result, training.max_length):
+        raise UserError("nothing_to_learn", max_length=training.max_length, where={"field": "max_length"})
 
 
 def _refusal(method: Method, spec: RunSpec, device: Device) -> UserError | None:
