@@ -32,7 +32,7 @@ def bench(live_site: LiveSite) -> Bench:
 
 
 def test_a_recommendation_fills_the_form(open_page: Opener, bench: Bench) -> None:
-    page = open_page(bench.user, reverse("runs:new", args=[bench.team.slug]))
+    page = open_page(bench.user, reverse("runs:whole", args=[bench.team.slug]))
     page.get_by_label("Name", exact=True).fill("kept")
     page.get_by_label("What counts most").select_option("memory")
     page.get_by_role("button", name="Recommend").click()
@@ -52,7 +52,7 @@ def test_a_recommendation_fills_the_form(open_page: Opener, bench: Bench) -> Non
 def test_an_analysis_is_launched_drawn_and_taken_over(open_page: Opener, bench: Bench, live_site: LiveSite) -> None:
     live_site.start_dispatcher()
     live_site.start_worker("train0")
-    page = open_page(bench.user, reverse("runs:new", args=[bench.team.slug]))
+    page = open_page(bench.user, reverse("runs:whole", args=[bench.team.slug]))
     page.get_by_role("button", name="Look at rank and bits").click()
     expect(page.locator("#run-header")).to_be_visible()
     run = Run.objects.get()

@@ -32,7 +32,7 @@ def bench(live_site: LiveSite) -> Bench:
 
 def launch(page: Page, bench: Bench, method: str, name: str) -> Run:
     """Launches a short run of a method by the form."""
-    page.goto(reverse("runs:new", args=[bench.team.slug]))
+    page.goto(reverse("runs:whole", args=[bench.team.slug]))
     page.locator("#method-filter").fill(name)
     page.get_by_role("radio", name=name).first.check()
     page.get_by_label("Epochs", exact=True).fill("2")
@@ -53,7 +53,7 @@ def succeeded(run: Run) -> bool:
 def test_three_methods_are_launched_and_one_shows_its_blocks(open_page: Opener, bench: Bench, live_site: LiveSite) -> None:
     live_site.start_dispatcher()
     live_site.start_worker("train0")
-    page = open_page(bench.user, reverse("runs:new", args=[bench.team.slug]))
+    page = open_page(bench.user, reverse("runs:whole", args=[bench.team.slug]))
     runs = [launch(page, bench, *each) for each in (("lora_plus", "LoRA+"), ("ia3", "(IA)³"), ("block_sparse", "Block-sparse"))]
     for run in runs:
         wait_for(lambda run=run: succeeded(run), 200)  # type: ignore[misc]
@@ -72,7 +72,7 @@ def test_three_methods_are_launched_and_one_shows_its_blocks(open_page: Opener, 
 
 
 def test_a_method_that_does_not_fit_is_greyed_out_with_its_reason(open_page: Opener, bench: Bench) -> None:
-    page = open_page(bench.user, reverse("runs:new", args=[bench.team.slug]))
+    page = open_page(bench.user, reverse("runs:whole", args=[bench.team.slug]))
     bitfit = page.locator("[data-choice]", has=page.locator("#id_method_bitfit"))
     page.get_by_text("A few of the model's own weights").click()
     expect(bitfit).to_contain_text("Does not fit: it trains the model's biases")
@@ -84,7 +84,7 @@ def test_a_method_that_does_not_fit_is_greyed_out_with_its_reason(open_page: Ope
 
 
 def test_recomputing_is_greyed_out_where_the_method_does_not_bear_it(open_page: Opener, bench: Bench) -> None:
-    page = open_page(bench.user, reverse("runs:new", args=[bench.team.slug]))
+    page = open_page(bench.user, reverse("runs:whole", args=[bench.team.slug]))
     page.get_by_text("More settings").click()
     recompute = page.get_by_label("Recompute activations")
     said = page.locator("#id_training_gradient_checkpointing_helptext")
@@ -106,7 +106,7 @@ def test_recomputing_is_greyed_out_where_the_method_does_not_bear_it(open_page: 
 
 
 def test_trained_parameters_are_told_and_follow_what_is_typed(open_page: Opener, bench: Bench) -> None:
-    page = open_page(bench.user, reverse("runs:new", args=[bench.team.slug]))
+    page = open_page(bench.user, reverse("runs:whole", args=[bench.team.slug]))
     told = page.locator("#trained")
     at_first = told.inner_text()
     assert at_first.startswith("Trains ")

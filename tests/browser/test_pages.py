@@ -61,6 +61,7 @@ def test_every_page_is_accessible_and_fits(open_page: Opener, bench: Bench, widt
     paths = [
         reverse("runs:list", args=[bench.team.slug]),
         reverse("runs:new", args=[bench.team.slug]),
+        reverse("runs:whole", args=[bench.team.slug]),
         reverse("runs:detail", args=[finished.id]),
         reverse("runs:detail", args=[failed.id]),
     ]
@@ -220,7 +221,7 @@ def test_the_list_is_searched_as_one_types(open_page: Opener, bench: Bench) -> N
 
 
 def test_a_run_is_launched_and_paused_by_the_form(open_page: Opener, bench: Bench) -> None:
-    page = open_page(bench.user, reverse("runs:new", args=[bench.team.slug]))
+    page = open_page(bench.user, reverse("runs:whole", args=[bench.team.slug]))
     expect(page.locator('[data-method="lora"]')).to_be_visible()
     expect(page.locator('[data-method="qlora"]')).to_be_hidden()
     expect(page.locator("#effective-batch")).to_have_text("16")
@@ -240,7 +241,7 @@ def test_pages_can_be_read_and_used_without_scripts(open_page: Opener, bench: Be
     page = open_page(bench.user, reverse("runs:detail", args=[run.id]), java_script_enabled=False)
     expect(page.locator("#evaluation tbody tr")).to_have_count(3)
     expect(page.locator("#artifacts article")).to_have_count(2)
-    page.goto(reverse("runs:new", args=[bench.team.slug]))
+    page.goto(reverse("runs:whole", args=[bench.team.slug]))
     page.get_by_role("button", name="Launch").click()
     assert Run.objects.count() == 2
 

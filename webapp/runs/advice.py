@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
@@ -77,7 +77,8 @@ class Panel:
 
 def page_of(form: RunForm, **more: Any) -> dict[str, Any]:
     """The context of the page with the form of a new run."""
-    return {"form": form, "families": form.families(), "wish": "quality", "wishes": WISH_WORDS, **more}
+    everything = dict.fromkeys(("data", "check", "model", "method", "settings", "launch"), True)
+    return {"form": form, "families": form.families(), "wish": "quality", "wishes": WISH_WORDS, "at": everything, **more}
 
 
 def wish_of(text: str) -> Wish:
@@ -119,9 +120,14 @@ def _choice(form: RunForm, spec: RunSpec, one: dict[str, Any]) -> Choice:
     )
 
 
+def remedy_of(spec: RunSpec, change: str, peak: int, changed: RunSpec, *, fits: bool) -> Remedy:
+    """A step of `jobs.planning.advice` for the form that made `spec`: method and training of the `changed` spec fill it in."""
+    wanted = RunSpec.from_json({**spec.to_json(), "method": asdict(changed.method), "training": asdict(changed.training)})
+    return Remedy(change, peak, fits, to_query(changes(spec, wanted)))
+
+
 def _remedy(spec: RunSpec, one: dict[str, Any]) -> Remedy:
-    wanted = RunSpec.from_json({**spec.to_json(), "method": one["spec"]["method"], "training": one["spec"]["training"]})
-    return Remedy(one["change"], one["peak"], one["fits"], to_query(changes(spec, wanted)))
+    return remedy_of(spec, one["change"], one["peak"], RunSpec.from_json(one["spec"]), fits=one["fits"])
 
 
 def _need(answer: dict[str, Any]) -> Need:

@@ -13,9 +13,12 @@ from jobs.planning.rules import Wish
 from webapp.accounts.access import enter, get_team, signed_in
 from webapp.accounts.models import Team
 from webapp.runs.advice import WISH_WORDS, page_of, panel, wish_of
+from webapp.runs.draft_page import draft_page
+from webapp.runs.drafts import plain, sent
 from webapp.runs.filling import fill, typed
 from webapp.runs.forms import RunForm
 from webapp.runs.services.analyse import create_analysis
+from webapp.runs.services.drafts import own_draft, save
 
 
 @require_POST
@@ -27,11 +30,21 @@ def advice(request: HttpRequest, slug: str) -> HttpResponse:
     if "use" in request.POST:
         filled = RunForm(team, initial=typed(form))
         fill(filled, QueryDict(request.POST["use"]))
-        return render(request, "runs/new.html", page_of(filled, filled=True))
+        return _shown(request, team, filled, "settings", filled=True)
     advised = _advised(team, form, wish_of(request.POST.get("wish", "")))
     if request.headers.get("HX-Request"):
         return render(request, "runs/_advice.html", {"wishes": WISH_WORDS, **advised})
-    return render(request, "runs/new.html", page_of(form, **advised), status=422 if form.errors else 200)
+    return _shown(request, team, form, "method", **advised)
+
+
+def _shown(request: HttpRequest, team: Team, form: RunForm, step: str, **more: Any) -> HttpResponse:
+    """The page that the form was sent from: the step of a draft, which keeps what stands in the form, or all on one page."""
+    status = 422 if form.errors else 200
+    draft = own_draft(team, signed_in(request), request.POST.get("draft", ""))
+    if draft is None:
+        return render(request, "runs/new.html", page_of(form, **more), status=status)
+    save(draft, plain(typed(form if form.is_bound else RunForm(team, sent(form)))), step=step)
+    return render(request, "runs/new.html", draft_page(draft, form, step, **more), status=status)
 
 
 def _advised(team: Team, form: RunForm, wish: Wish) -> dict[str, Any]:
@@ -56,4 +69,4 @@ def analyse(request: HttpRequest, slug: str) -> HttpResponse:
             return redirect("runs:detail", create_analysis(team=team, user=signed_in(request), **form.parameters()).id)
         except UserError as error:
             form.refuse(error)
-    return render(request, "runs/new.html", page_of(form), status=422)
+    return _shown(request, team, form, "method")

@@ -58,7 +58,7 @@ class RunForm(forms.Form):
         self._choose("base_model", models.order_by("created_at"))
         self._choose("adapters", with_adapters(team).select_related("base_model").order_by("-created_at"))
         # Asked for when the form is drawn: what it is filled in with decides.
-        self.fields["task"].initial = lambda: first_fitting(self._row("base_model"), self._row("dataset_version"))
+        self.fields["task"].initial = lambda: first_fitting(self.chosen("base_model"), self.chosen("dataset_version"))
         method = self.fields["method"]
         assert isinstance(method, forms.ChoiceField)  # noqa: S101 - for the type checker
         method.choices = [(each.id, each.name) for each in self.methods.values()]
@@ -102,7 +102,7 @@ class RunForm(forms.Form):
 
     def tasks(self) -> list[TaskCard]:
         """The tasks to choose from."""
-        chosen, model, version = self["task"].value(), self._row("base_model"), self._row("dataset_version")
+        chosen, model, version = self["task"].value(), self.chosen("base_model"), self.chosen("dataset_version")
         return [TaskCard(entry, entry.id == chosen, obstacle_of(entry.id, model, version)) for entry in ENTRIES]
 
     def task_obstacles(self) -> dict[str, dict[str, dict[str, str]]]:
@@ -117,7 +117,7 @@ class RunForm(forms.Form):
 
     def trained(self) -> Trained | None:
         """What the chosen method would train with the settings as they stand; None where they are wrong or the base cannot be looked at."""
-        method, model, task = self.methods.get(str(self["method"].value())), self._row("base_model"), self["task"].value()
+        method, model, task = self.methods.get(str(self["method"].value())), self.chosen("base_model"), self["task"].value()
         if method is None or model is None:
             return None
         try:
@@ -129,7 +129,7 @@ class RunForm(forms.Form):
 
     def trained_by_method(self) -> dict[str, str]:
         """What each method trains at its defaults on the chosen base, in words, by its id."""
-        model = self._row("base_model")
+        model = self.chosen("base_model")
         return by_method(model.folder, self["task"].value()) if model else {}
 
     def _value(self, name: str) -> Any:
@@ -137,7 +137,7 @@ class RunForm(forms.Form):
         return self.fields[name].clean(self[name].value())
 
     def _cards(self) -> list[MethodCard]:
-        chosen, model, trained = self["method"].value(), self._row("base_model"), self.trained_by_method()
+        chosen, model, trained = self["method"].value(), self.chosen("base_model"), self.trained_by_method()
         reasons = self.obstacles.get(str(model.pk), {}).get(self["task"].value(), {}) if model else {}
         return [
             MethodCard(
@@ -155,7 +155,7 @@ class RunForm(forms.Form):
         assert isinstance(field, forms.ModelChoiceField)  # noqa: S101 - for the type checker
         return list(field.queryset or ())
 
-    def _row(self, name: str) -> Any:
+    def chosen(self, name: str) -> Any:
         """The row that the form shows as chosen: the first where none is."""
         chosen, rows = str(self[name].value()), self._rows(name)
         return next((row for row in rows if str(row.pk) == chosen), next(iter(rows), None))

@@ -144,7 +144,7 @@ def test_what_is_advised_fills_the_form_and_keeps_what_was_typed(alice: Client, 
     assert (form["name"].value(), str(form["evaluation_rows"].value()), form["evaluation_generate"].value()) == ("keep me", "7", False)
     assert (form["method"].value(), form["settings_qlora_rank"].value(), form["training_epochs"].value()) == ("qlora", "64", "3.0")
     assert form["training_gradient_checkpointing"].value() is True
-    launched = alice.post(reverse("runs:new", args=["alice"]), sent(form))
+    launched = alice.post(reverse("runs:whole", args=["alice"]), sent(form))
     run = Run.objects.get()
     assert launched["Location"] == reverse("runs:detail", args=[run.id])
     assert (run.method, run.spec["method"]["settings"]["rank"], run.spec["training"]["micro_batch"]) == ("qlora", 64, 1)
@@ -193,12 +193,12 @@ def test_a_form_with_faults_gets_no_advice_but_its_faults(alice: Client, desk: B
 
 def test_a_link_fills_the_form(alice: Client, desk: Bench) -> None:
     query = {"method": "qlora", "settings_qlora_rank": "8", "evaluation_generate": "false", "csrf": "x", "training_epochs": "1.5"}
-    form = alice.get(reverse("runs:new", args=["alice"], query=query)).context["form"]
+    form = alice.get(reverse("runs:whole", args=["alice"], query=query)).context["form"]
     assert (form["method"].value(), form["settings_qlora_rank"].value(), form["training_epochs"].value()) == ("qlora", "8", "1.5")
     assert form["evaluation_generate"].value() is False
     nonsense = {"method": "none", "dataset_version": "x", "base_model": "x", "task": "x", "settings_lora_rank": "x", "adapters": "x"}
     for name, value in nonsense.items():
-        assert alice.get(reverse("runs:new", args=["alice"], query={name: value})).status_code == 200, name
+        assert alice.get(reverse("runs:whole", args=["alice"], query={name: value})).status_code == 200, name
 
 
 def test_another_teams_data_is_refused(desk: Bench) -> None:

@@ -149,7 +149,7 @@ def test_what_it_suggests_is_taken_over_into_the_form(alice: Client, bench: Benc
     run = finish(launch(bench), found())
     usual = {setting.name: setting.default for setting in get_method(method).settings}
     alpha = rank * usual["alpha"] / usual["rank"]
-    answer = alice.get(reverse("runs:new", args=["alice"], query={"analysis": str(run.id), "take": take}))
+    answer = alice.get(reverse("runs:whole", args=["alice"], query={"analysis": str(run.id), "take": take}))
     form = answer.context["form"]
     assert (form["method"].value(), form[f"settings_{method}_rank"].value(), form[f"settings_{method}_alpha"].value()) == (
         method,
@@ -164,9 +164,9 @@ def test_what_it_suggests_is_taken_over_into_the_form(alice: Client, bench: Benc
 def test_the_pattern_is_taken_over_as_lines(alice: Client, bench: Bench) -> None:
     run = finish(launch(bench), found())
     pattern = found()["spectrum"]["rank_pattern"]
-    form = alice.get(reverse("runs:new", args=["alice"], query={"analysis": str(run.id), "take": "pattern"})).context["form"]
+    form = alice.get(reverse("runs:whole", args=["alice"], query={"analysis": str(run.id), "take": "pattern"})).context["form"]
     assert form["settings_lora_rank_pattern"].value() == write_ranks(pattern)
-    answer = alice.post(reverse("runs:new", args=["alice"]), {**sent(form), "name": "with pattern"})
+    answer = alice.post(reverse("runs:whole", args=["alice"]), {**sent(form), "name": "with pattern"})
     assert answer.status_code == 302, answer.context["form"].errors
     launched = Run.objects.get(name="with pattern")
     assert launched.kind == Kind.TRAIN
@@ -177,7 +177,7 @@ def test_only_an_analysis_that_has_found_something_gives_a_suggestion(alice: Cli
     run = launch(bench)
 
     def status(**query: str) -> int:
-        return alice.get(reverse("runs:new", args=["alice"], query=query)).status_code
+        return alice.get(reverse("runs:whole", args=["alice"], query=query)).status_code
 
     assert status(analysis=str(run.id), take="rank") == 404
     finish(run, {**found(), "bits": None})
@@ -195,6 +195,6 @@ def test_another_teams_analysis_is_not_there(bench: Bench) -> None:
     assert charlie.get(reverse("runs:detail", args=[run.id])).status_code == 404
     assert charlie.get(reverse("runs:part", args=[run.id, "analysis"])).status_code == 404
     assert charlie.post(reverse("runs:analyse", args=["alice"]), form_data(bench)).status_code == 404
-    taken = reverse("runs:new", args=["charlie"], query={"analysis": str(run.id), "take": "rank"})
+    taken = reverse("runs:whole", args=["charlie"], query={"analysis": str(run.id), "take": "rank"})
     assert charlie.get(taken).status_code == 404
     assert Run.objects.count() == 1

@@ -70,5 +70,5 @@ def test_without_the_probe_there_is_no_empty_table(alice: Client, bench: Bench) 
 
 
 def test_it_is_asked_for_in_the_form_unless_switched_off(alice: Client, bench: Bench) -> None:
-    form = alice.get(reverse("runs:new", args=[bench.team.slug])).context["form"]
+    form = alice.get(reverse("runs:whole", args=[bench.team.slug])).context["form"]
     assert form["evaluation_retention"].value() is True

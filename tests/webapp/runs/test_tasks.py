@@ -47,7 +47,7 @@ def settle(bench: Bench, facts: dict[str, Any], mapping: dict[str, Any], labels:
 
 
 def new(bench: Bench) -> str:
-    return reverse("runs:new", args=[bench.team.slug])
+    return reverse("runs:whole", args=[bench.team.slug])
 
 
 # -- the form ----------------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def thin(number: int) -> str:
 
 
 def test_the_page_tells_it_without_a_script(alice: Client, ready: Bench) -> None:
-    page = alice.get(reverse("runs:new", args=[ready.team.slug])).text
+    page = alice.get(reverse("runs:whole", args=[ready.team.slug])).text
     assert f"Trains {thin(LORA)} parameters" in page
     assert f'data-trained="prompt_tuning">{20 * WIDTH} parameters' in page
 

@@ -53,7 +53,7 @@ def form_data(bench: Bench, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_form_shows_every_method_with_its_settings(alice: Client, bench: Bench) -> None:
-    page = alice.get(reverse("runs:new", args=["alice"])).text
+    page = alice.get(reverse("runs:whole", args=["alice"])).text
     for method in all_methods():
         assert method.name in page
         for setting in method.settings:
@@ -61,7 +61,7 @@ def test_the_form_shows_every_method_with_its_settings(alice: Client, bench: Ben
 
 
 def test_the_form_launches_with_its_defaults(alice: Client, bench: Bench) -> None:
-    answer = alice.post(reverse("runs:new", args=["alice"]), form_data(bench, name="mine"))
+    answer = alice.post(reverse("runs:whole", args=["alice"]), form_data(bench, name="mine"))
     run = Run.objects.get()
     assert answer.status_code == 302
     assert answer["Location"] == reverse("runs:detail", args=[run.id])
@@ -73,14 +73,14 @@ def test_the_form_launches_with_its_defaults(alice: Client, bench: Bench) -> Non
 
 
 def test_the_dtype_of_the_download_is_chosen_in_the_form(alice: Client, bench: Bench) -> None:
-    page = alice.get(reverse("runs:new", args=["alice"])).text
+    page = alice.get(reverse("runs:whole", args=["alice"])).text
     assert page.index('name="export_merge"') < page.index('name="export_dtype"')
     assert "half the size" in page
     assert "twice the size" in page
-    alice.post(reverse("runs:new", args=["alice"]), form_data(bench, method="full", export_dtype="float32"))
+    alice.post(reverse("runs:whole", args=["alice"]), form_data(bench, method="full", export_dtype="float32"))
     run = Run.objects.get()
     assert run.spec["export"]["dtype"] == "float32"
-    form = alice.get(reverse("runs:new", args=["alice"], query={"clone": str(run.id)})).context["form"]
+    form = alice.get(reverse("runs:whole", args=["alice"], query={"clone": str(run.id)})).context["form"]
     assert form["export_dtype"].value() == "float32"
 
 
@@ -89,20 +89,22 @@ def test_what_steers_the_training_is_chosen_in_the_form(alice: Client, bench: Be
         "optimiser": "adamw_8bit", "schedule": "cosine_with_restarts", "schedule_cycles": 3, "micro_batch_tokens": 4096,
         "early_stopping_evaluations": 2, "final_weights": "best", "precision": "bfloat16",
     }  # fmt: skip
-    page = alice.get(reverse("runs:new", args=["alice"]))
+    page = alice.get(reverse("runs:whole", args=["alice"]))
     assert all(f'name="training_{name}"' in page.text for name in chosen)
     values = {name: page.context["form"][f"training_{name}"].value() for name in chosen}
     defaults = RunSpec.from_json({"model": {"path": "model"}, "data": {"train": "train.jsonl"}}).to_json()["training"]
     assert values == {name: defaults[name] for name in chosen}
-    alice.post(reverse("runs:new", args=["alice"]), form_data(bench, **{f"training_{name}": str(value) for name, value in chosen.items()}))
+    alice.post(
+        reverse("runs:whole", args=["alice"]), form_data(bench, **{f"training_{name}": str(value) for name, value in chosen.items()})
+    )
     run = Run.objects.get()
     assert {name: run.spec["training"][name] for name in chosen} == chosen
-    form = alice.get(reverse("runs:new", args=["alice"], query={"clone": str(run.id)})).context["form"]
+    form = alice.get(reverse("runs:whole", args=["alice"], query={"clone": str(run.id)})).context["form"]
     assert {name: form[f"training_{name}"].value() for name in chosen} == chosen
 
 
 def test_the_forms_words_name_every_choice_of_the_contract(alice: Client, bench: Bench) -> None:
-    form = alice.get(reverse("runs:new", args=["alice"])).context["form"]
+    form = alice.get(reverse("runs:whole", args=["alice"])).context["form"]
     for name in ("optimiser", "schedule", "precision", "final_weights"):
         words = next(words for words in FIELDS if words.path == f"training.{name}")
         assert list(words.choices) == [value for value, _ in form.fields[f"training_{name}"].choices]
@@ -110,18 +112,18 @@ def test_the_forms_words_name_every_choice_of_the_contract(alice: Client, bench:
 
 def test_only_the_chosen_methods_settings_count(alice: Client, bench: Bench) -> None:
     data = form_data(bench, method="qlora", settings_lora_rank="nonsense", settings_qlora_rank="8")
-    assert alice.post(reverse("runs:new", args=["alice"]), data).status_code == 302
+    assert alice.post(reverse("runs:whole", args=["alice"]), data).status_code == 302
     assert Run.objects.get().spec["method"]["settings"]["rank"] == 8
 
 
 def test_ranks_of_single_layers_are_lines_and_come_back_as_they_were_typed(alice: Client, bench: Bench) -> None:
-    page = alice.get(reverse("runs:new", args=["alice"])).text
+    page = alice.get(reverse("runs:whole", args=["alice"])).text
     assert '<textarea name="settings_lora_rank_pattern"' in page
     lines = "model.layers.0.self_attn.q_proj: 8\r\n\r\ndown_proj: 32\r\n"
-    alice.post(reverse("runs:new", args=["alice"]), form_data(bench, settings_lora_rank_pattern=lines))
+    alice.post(reverse("runs:whole", args=["alice"]), form_data(bench, settings_lora_rank_pattern=lines))
     run = Run.objects.get()
     assert run.spec["method"]["settings"]["rank_pattern"] == "model.layers.0.self_attn.q_proj: 8\ndown_proj: 32"
-    form = alice.get(reverse("runs:new", args=["alice"], query={"clone": str(run.id)})).context["form"]
+    form = alice.get(reverse("runs:whole", args=["alice"], query={"clone": str(run.id)})).context["form"]
     assert form["settings_lora_rank_pattern"].value() == run.spec["method"]["settings"]["rank_pattern"]
 
 
@@ -139,7 +141,7 @@ def test_ranks_of_single_layers_are_lines_and_come_back_as_they_were_typed(alice
     ],
 )
 def test_an_error_stands_at_its_field_and_nothing_is_launched(alice: Client, bench: Bench, changes: dict[str, str], field: str) -> None:
-    answer = alice.post(reverse("runs:new", args=["alice"]), {**form_data(bench), **changes})
+    answer = alice.post(reverse("runs:whole", args=["alice"]), {**form_data(bench), **changes})
     assert answer.status_code == 422
     assert list(answer.context["form"].errors) == [field]
     assert f'id="id_{field}_error"' in answer.text
@@ -148,14 +150,14 @@ def test_an_error_stands_at_its_field_and_nothing_is_launched(alice: Client, ben
 
 def test_a_dataset_of_another_team_cannot_be_chosen(alice: Client, bench: Bench) -> None:
     theirs = make_bench("charlie")
-    answer = alice.post(reverse("runs:new", args=["alice"]), form_data(bench, dataset_version=str(theirs.version.id)))
+    answer = alice.post(reverse("runs:whole", args=["alice"]), form_data(bench, dataset_version=str(theirs.version.id)))
     assert answer.status_code == 422
     assert list(answer.context["form"].errors) == ["dataset_version"]
 
 
 def test_a_clone_starts_from_the_settings_of_its_run(alice: Client, bench: Bench) -> None:
     run = bench.launch(method="qlora", settings={"rank": 4}, training={"epochs": 1.5, "learning_rate": 3e-4}, seed=7)
-    form = alice.get(reverse("runs:new", args=["alice"], query={"clone": str(run.id)})).context["form"]
+    form = alice.get(reverse("runs:whole", args=["alice"], query={"clone": str(run.id)})).context["form"]
     assert (form["method"].value(), form["settings_qlora_rank"].value(), form["seed"].value()) == ("qlora", 4, 7)
     assert (form["training_epochs"].value(), form["training_learning_rate"].value()) == (1.5, 3e-4)
 
@@ -164,13 +166,13 @@ def test_a_clone_starts_from_the_settings_of_its_run(alice: Client, bench: Bench
 def test_nothing_of_another_team_can_be_cloned(alice: Client, bench: Bench, clone: str) -> None:
     if clone == "theirs":
         clone = str(make_bench("charlie").launch().id)
-    assert alice.get(reverse("runs:new", args=["alice"], query={"clone": clone})).status_code == 404
+    assert alice.get(reverse("runs:whole", args=["alice"], query={"clone": clone})).status_code == 404
 
 
 def test_a_viewer_cannot_launch(bench: Bench, client: Client) -> None:
     vera = of(bench, "vera", client)
-    assert vera.get(reverse("runs:new", args=["alice"])).status_code == 403
-    assert vera.post(reverse("runs:new", args=["alice"]), form_data(bench)).status_code == 403
+    assert vera.get(reverse("runs:whole", args=["alice"])).status_code == 403
+    assert vera.post(reverse("runs:whole", args=["alice"]), form_data(bench)).status_code == 403
     assert not Run.objects.exists()
 
 
@@ -291,9 +293,9 @@ def test_a_viewer_sees_the_page_but_no_button(bench: Bench, client: Client) -> N
 def test_a_method_that_does_not_fit_is_refused_with_its_reason(bench: Bench, alice: Client) -> None:
     bench.base_model.facts = {**bench.base_model.facts, "has_biases": False}
     bench.base_model.save()
-    page = alice.get(reverse("runs:new", args=[bench.team.slug])).content.decode()
+    page = alice.get(reverse("runs:whole", args=[bench.team.slug])).content.decode()
     assert "Does not fit: it trains the model" in page
-    answer = alice.post(reverse("runs:new", args=[bench.team.slug]), form_data(bench, method="bitfit"))
+    answer = alice.post(reverse("runs:whole", args=[bench.team.slug]), form_data(bench, method="bitfit"))
     assert answer.status_code == 422
     assert "it trains the model&#x27;s biases" in answer.content.decode()
     assert not Run.objects.exists()

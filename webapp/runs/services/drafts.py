@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db.models import QuerySet
 from django.utils.timezone import now
@@ -20,6 +21,14 @@ KEPT_DRAFTS = 50
 def drafts_of(team: Team, user: User) -> QuerySet[RunDraft]:
     """The open drafts of one person in a team, the one that was touched last first."""
     return RunDraft.objects.filter(team=team, user=user).order_by("-changed_at")
+
+
+def own_draft(team: Team, user: User, name: str) -> RunDraft | None:
+    """A person's open draft by its id as text; None where there is no such one."""
+    try:
+        return drafts_of(team, user).select_related("team").filter(pk=UUID(name)).first()
+    except ValueError:
+        return None
 
 
 def begin(team: Team, user: User, values: Mapping[str, Any], *, step: str, origin: Mapping[str, Any]) -> RunDraft:

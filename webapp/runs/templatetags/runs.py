@@ -1,13 +1,17 @@
-"""Tags of the pages about runs (`{% load runs %}`): the state as a tag."""
+"""Tags of the pages about runs (`{% load runs %}`): the state as a tag, a setting that explains itself."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from django import template
+from django.forms import BoundField
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from webapp.core.formats import THIN
 from webapp.core.templatetags.graft import icon
+from webapp.runs.explained import explained
 from webapp.runs.models import Run
 from webapp.runs.states import LOOK, State
 
@@ -29,3 +33,9 @@ def state_words(run: Run, *, progress: bool) -> str:
     if run.state == State.FAILED and run.failure_code:
         return f"{words}: {run.failure_code}"
     return words
+
+
+@register.inclusion_tag("runs/_setting.html")
+def setting(bound: BoundField) -> dict[str, Any]:
+    """A field of the form, with what is usual for it and where its default comes from, folded."""
+    return {"field": bound, "explained": explained(bound)}
