@@ -16,6 +16,7 @@ from django.urls import reverse
 from jobs.models.inspect import inspect_model
 from tests.tiny import make_tiny_model
 from tests.webapp.runs import stories
+from tests.webapp.runs.compare.test_page import story
 from tests.webapp.runs.rows import Bench, make_bench
 from webapp.accounts.models import Membership, Role, User
 from webapp.accounts.scopes import Scope
@@ -53,8 +54,10 @@ class World:
             axes={"lines": "full seed=0-1\nlora seed=0-1\nqlora"}, dataset_version=bench.version, base_model=bench.base_model,
             shared=shared,
         )  # fmt: skip
-        for run in made.runs.exclude(method="qlora"):
-            stories.finished(run, total_steps=60)
+        figures = {"full": (1_900_000_000, 139_399_488, (0.85, 0.9)), "lora": (1_310_000_000, 4_884_480, (0.95, 0.9))}
+        for method, (memory, trained, accuracies) in figures.items():
+            for run, accuracy in zip(made.runs.filter(method=method).order_by("name"), accuracies, strict=True):
+                story(run, steps=60, accuracy=accuracy, memory=memory, trainable_parameters=trained)
         return made
 
     @property
@@ -120,6 +123,10 @@ PAGES = (
     Visit("dataset-problems", of_version("problems")),
     Visit("models", of_team("catalog:list")),
     Visit("model", lambda world: reverse("catalog:detail", args=[world.bench.base_model.pk])),
+    Visit("model-add", lambda world: reverse("catalog:add", args=[world.slug, "hub"])),
+    Visit("model-upload", lambda world: reverse("catalog:add", args=[world.slug, "upload"])),
+    Visit("artifacts", of_team("artifacts:list")),
+    Visit("artifact", lambda world: reverse("artifacts:detail", args=[world.runs["finished"].artifacts.get(kind="merged").pk])),
     Visit("members", of_team("accounts:members")),
     Visit("remove-member", of_membership("accounts:remove")),
     Visit("hand-over", of_membership("accounts:hand-over")),

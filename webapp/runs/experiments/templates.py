@@ -12,8 +12,8 @@ from django.utils.translation import gettext_lazy as _
 
 @dataclass(frozen=True)
 class Template:
-    """A ready-made experiment: its id in links, its name, a sentence or two, where it comes from (perhaps nowhere), and the fields of
-    `ExperimentForm` that it fills in.
+    """A ready-made experiment: its id in links, its name, a sentence about it, the fields of `ExperimentForm` that it fills in, and, told
+    once it is chosen, where it comes from and what was changed (perhaps nothing).
     """
 
     id: str
@@ -31,10 +31,7 @@ TEMPLATES = (
     Template(
         "full-lora-qlora",
         _("Full, LoRA, QLoRA"),
-        _("The thesis's comparison: all weights, LoRA and QLoRA of rank 16 on the same rows. Made for ARC-Easy, asked as multiple choice; "
-          "it fits any data. Left as it was: batch of 8, 3 epochs, linear schedule, 5 steps of warm-up, weight decay 0.01, 8-bit AdamW. "
-          "Mended: each method trains at its own rate (full fine-tuning took LoRA's), QLoRA has rank 16 as its text says, and the weights "
-          "of the lowest validation loss are kept."),
+        _("A thesis's comparison: all weights, LoRA and QLoRA of rank 16 on the same rows, without its faults."),
         {
             "kind": "list",
             "lines": "full\nlora rank=16 alpha=16 dropout=0\nqlora rank=16 alpha=16 dropout=0\n",
@@ -49,7 +46,10 @@ TEMPLATES = (
             "training_batching": "padded",
             "training_final_weights": "best",
         },
-        _("After the published notebooks of the thesis that compares full fine-tuning, LoRA and QLoRA of Llama-3.2-1B on ARC-Easy."),
+        _("After the published notebooks of the thesis that compares full fine-tuning, LoRA and QLoRA of Llama-3.2-1B on ARC-Easy. Left as "
+          "it was: batch of 8, 3 epochs, linear schedule, 5 steps of warm-up, weight decay 0.01, 8-bit AdamW, no packing. Mended: each method "
+          "trains at its own rate (full fine-tuning took LoRA's), QLoRA has rank 16 as its text says, the weights of the lowest validation "
+          "loss are kept, and accuracy is measured by the evaluation that is described in docs/evaluation.md. It fits any data."),
     ),
     Template(
         "ranks",

@@ -72,11 +72,16 @@ def add_cells(experiment: Experiment, *, user: User, axes: Mapping[str, Any]) ->
         # The row is locked, so that the same form sent twice adds its cells once.
         held = Experiment.objects.select_for_update().get(pk=experiment.pk)
         there = {identity_of(run) for run in held.runs.only("method", "spec")}
-        version = DatasetVersion.objects.select_related("dataset").get(pk=held.spec["dataset_version"])
+        version = DatasetVersion.objects.select_related("dataset").filter(pk=held.spec["dataset_version"]).first()
+        base = BaseModel.objects.filter(pk=held.spec["base_model"]).first()
+        if version is None:
+            raise UserError("dataset_not_ready", name=held.name)
+        if base is None:
+            raise UserError("model_not_ready", name=held.name)
         new = [cell for cell in cells if cell.identity() not in there]
         held.axes = {**held.axes, "added": [*held.axes.get("added", []), dict(axes)]}
         held.save(update_fields=["axes"])
-        return _launch(held, new, user, version, BaseModel.objects.get(pk=held.spec["base_model"]))
+        return _launch(held, new, user, version, base)
 
 
 def identity_of(run: Run) -> tuple[str, str, float, int]:

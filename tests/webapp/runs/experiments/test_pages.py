@@ -108,6 +108,15 @@ def test_cells_are_added_once(bench: Bench) -> None:
     assert all(run.spec["training"]["epochs"] == 1.0 for run in added), "what is shared stays the experiment's"
 
 
+def test_nothing_is_added_where_the_data_is_gone(bench: Bench) -> None:
+    experiment = launch(bench, axes={"lines": "lora"})
+    experiment.spec["dataset_version"] = str(uuid.uuid4())
+    experiment.save()
+    with pytest.raises(UserError, match="The dataset ranks is not ready"):
+        service.add_cells(experiment, user=bench.user, axes={"lines": "dora"})
+    assert Run.objects.count() == 1
+
+
 def test_a_rate_written_out_is_the_same_cell(bench: Bench) -> None:
     experiment = launch(bench, axes={"lines": "lora"})
     assert service.add_cells(experiment, user=bench.user, axes={"lines": "lora rank=16 rate=2e-4"}) == []
