@@ -22,9 +22,11 @@ from webapp.accounts.models import Membership, Role, User
 from webapp.accounts.scopes import Scope
 from webapp.accounts.services.invite import invite
 from webapp.accounts.services.tokens import make_token
+from webapp.checks.services.survey import ask_survey, survey
 from webapp.datasets.mapping import suggested_mapping
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.services.create_dataset import create_dataset
+from webapp.datasets.services.examine import examine
 from webapp.datasets.services.start_validation import Choices, settle
 from webapp.datasets.services.store_file import store_file
 from webapp.datasets.services.validate import validate
@@ -93,9 +95,9 @@ def of_run(name: str) -> Callable[[World], str]:
     return lambda world: reverse("runs:detail", args=[world.runs[name].pk])
 
 
-def of_version(name: str) -> Callable[[World], str]:
-    """The page of a dataset's version of the world."""
-    return lambda world: reverse("datasets:version", args=[world.versions[name].pk])
+def of_version(name: str, route: str = "datasets:version", query: str = "") -> Callable[[World], str]:
+    """A page of a dataset's version of the world."""
+    return lambda world: reverse(route, args=[world.versions[name].pk]) + query
 
 
 def compared(world: World) -> str:
@@ -121,6 +123,15 @@ PAGES = (
     Visit("dataset-draft", of_version("draft")),
     Visit("dataset-ready", of_version("ready")),
     Visit("dataset-problems", of_version("problems")),
+    Visit("dataset", lambda world: reverse("datasets:detail", args=[world.versions["ready"].dataset_id])),
+    Visit("dataset-describe", lambda world: reverse("datasets:describe", args=[world.versions["ready"].dataset_id])),
+    Visit("check-problems", of_version("problems", "datasets:problems")),
+    Visit("check-rows", of_version("ready", "checks:rows"), ready=".seen .taught"),
+    Visit("check-tokens", of_version("ready", "checks:rows", "?view=tokens&maximum=140"), ready=".tokens"),
+    Visit("check-lengths", of_version("ready", "checks:lengths", "?maximum=150"), ready=".histogram"),
+    Visit("check-copies", of_version("ready", "datasets:copies"), ready=".pairs"),
+    Visit("check-balance", of_version("ready", "datasets:balance"), ready=".bars"),
+    Visit("check-lineage", of_version("ready", "datasets:lineage")),
     Visit("models", of_team("catalog:list")),
     Visit("model", lambda world: reverse("catalog:detail", args=[world.bench.base_model.pk])),
     Visit("model-add", lambda world: reverse("catalog:add", args=[world.slug, "hub"])),
@@ -160,6 +171,8 @@ def make_world() -> World:
     make_token(team=bench.team, user=bench.user, name="nightly evaluation", scopes=[Scope.RUNS_READ, Scope.DATA_READ], days=90)
     world = World(bench, administrator)
     world.versions = {name: make_version(bench, name) for name in ("draft", "ready", "problems")}
+    examine(world.versions["ready"].pk)
+    survey(ask_survey(world.versions["ready"], bench.base_model).pk)
     world.runs = make_runs(bench)
     return world
 

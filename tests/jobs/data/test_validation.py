@@ -52,7 +52,13 @@ def test_clean_file_is_split_by_seed_and_written(tmp_path: Path):
             "sha256": hashlib.sha256(content).hexdigest(),
         }
     assert json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8")) == outcome.report
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["check", "report.json", "test.jsonl", "train.jsonl", "validation.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "check",
+        "report.json",
+        "test.jsonl",
+        "train.jsonl",
+        "validation.jsonl",
+    ]
 
 
 def test_the_same_request_gives_the_same_bytes(tmp_path: Path):
