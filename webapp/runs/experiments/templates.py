@@ -47,9 +47,9 @@ TEMPLATES = (
             "training_final_weights": "best",
         },
         _("After the published notebooks of the thesis that compares full fine-tuning, LoRA and QLoRA of Llama-3.2-1B on ARC-Easy. Left as "
-          "it was: batch of 8, 3 epochs, linear schedule, 5 steps of warm-up, weight decay 0.01, 8-bit AdamW, no packing. Mended: each method "
-          "trains at its own rate (full fine-tuning took LoRA's), QLoRA has rank 16 as its text says, the weights of the lowest validation "
-          "loss are kept, and accuracy is measured by the evaluation that is described in docs/evaluation.md. It fits any data."),
+          "it was: batch of 8, 3 epochs, linear schedule, 5 steps of warm-up, weight decay 0.01, 8-bit AdamW, no packing. Mended: each "
+          "method trains at its own rate (full fine-tuning took LoRA's), QLoRA has rank 16 as its text says, the weights of the lowest "
+          "validation loss are kept, and accuracy is measured as docs/evaluation.md says. It fits any data."),
     ),
     Template(
         "ranks",
