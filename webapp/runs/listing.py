@@ -13,12 +13,14 @@ from typing import Any
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q, QuerySet
 from django.http import QueryDict
+from django.utils.safestring import SafeString
 from django.utils.timezone import now
 
 from jobs.methods.registry import all_methods
 from webapp.accounts.models import Team, User
 from webapp.runs.figures import Headline, headline
 from webapp.runs.lists import chips, fields
+from webapp.runs.lists.cells import cells
 from webapp.runs.lists.columns import BY_KEY, NAME, Column, ordering
 from webapp.runs.lists.filters import Asking, where
 from webapp.runs.lists.fleet import Fleet, fleet_of
@@ -28,7 +30,7 @@ from webapp.runs.lists.state import ListState
 from webapp.runs.models import Run, SavedView
 from webapp.runs.states import ACTIVE, State
 
-PAGE_SIZE = 50
+PAGE_SIZE = 40
 # What a line needs: neither specs nor what was found in a dataset's files is read for it.
 _READ = (
     "team_id", "name", "kind", "method", "state", "desired", "attempt", "last_step", "total_steps", "summary", "train_loss", "eval_loss",
@@ -45,6 +47,12 @@ class Row:
     method: str
     figure: Headline | None
     seconds: float | None
+    columns: list[Column]
+
+    @property
+    def cells(self) -> SafeString:
+        """Its cells after that of the name, as HTML."""
+        return cells(self, self.columns)
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ class Listing:
     @property
     def columns(self) -> list[Column]:
         """The columns beside the run's name."""
-        return [BY_KEY[key] for key in self.state.columns]
+        return _columns(self.state)
 
     @property
     def heads(self) -> list[Head]:
@@ -210,12 +218,12 @@ def _arranged(runs: QuerySet[Run], state: ListState, moment: datetime) -> tuple[
         runs = runs.filter(GROUPINGS[state.group].only(state.only))
     if not state.group or state.only:
         ids: Page[Any] = Paginator(runs.order_by(*order).values_list("pk", flat=True), PAGE_SIZE).get_page(state.page)
-        return list(_rows(ids.object_list, moment).values()), [], ids, ids.paginator.count
+        return list(_rows(ids.object_list, moment, _columns(state)).values()), [], ids, ids.paginator.count
     grouping = GROUPINGS[state.group]
     matching = runs.count()
     groups, page = groups_of(runs, grouping, state.page, state.closed)
     first = first_of_each(runs, grouping, [group.key for group in groups if not group.closed], order)
-    read = _rows([pk for _key, pk in first], moment)
+    read = _rows([pk for _key, pk in first], moment, _columns(state))
     by_key = {group.key: group for group in groups}
     for key, pk in first:
         by_key[key].rows.append(read[pk])
@@ -225,20 +233,25 @@ def _arranged(runs: QuerySet[Run], state: ListState, moment: datetime) -> tuple[
     return [], groups, page, matching
 
 
-def _rows(ids: Iterable[Any], moment: datetime) -> dict[Any, Row]:
+def _rows(ids: Iterable[Any], moment: datetime, columns: list[Column]) -> dict[Any, Row]:
     """The lines of runs by id, in the order of the ids. Two queries."""
     ids = list(ids)
     found = Run.objects.filter(pk__in=ids).select_related("created_by", "base_model", "dataset_version__dataset", "experiment")
     by_id = {run.pk: run for run in found.only(*_READ).prefetch_related("tags")}
-    return {pk: _row(by_id[pk], moment) for pk in ids if pk in by_id}
+    return {pk: _row(by_id[pk], moment, columns) for pk in ids if pk in by_id}
 
 
-def _row(run: Run, moment: datetime) -> Row:
+def _columns(state: ListState) -> list[Column]:
+    return [BY_KEY[key] for key in state.columns]
+
+
+def _row(run: Run, moment: datetime, columns: list[Column]) -> Row:
     return Row(
         run=run,
         method=method_names().get(run.method, run.method),
         figure=headline(run.summary),
         seconds=seconds_of(run, moment) if run.is_active or run.duration is None else run.duration.total_seconds(),
+        columns=columns,
     )
 
 

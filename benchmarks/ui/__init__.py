@@ -1,0 +1,1 @@
+"""How long the pages take: `python -m benchmarks.ui` (`make bench-ui`)."""
