@@ -69,6 +69,7 @@ def test_an_encoder_learns_to_classify_a_table(open_page: Opener, bench: Bench, 
     page = open_page(bench.user, reverse("datasets:list", args=[bench.team.slug]))
     version = make_dataset(page, bench, tmp_path)
     page.get_by_role("link", name="Use in a run").click()
+    page.goto(f"{reverse('runs:whole', args=[bench.team.slug])}?dataset={version.pk}")
     task = page.locator("#tasks")
     expect(task.get_by_role("radio", name=re.compile("^Classification"))).to_be_checked()
     writing = task.locator("[data-choice]", has=page.locator("#id_task_causal_lm"))

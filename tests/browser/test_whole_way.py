@@ -105,23 +105,32 @@ def make_dataset(page: Page, name: str) -> None:
     photograph(page, "dataset")
 
 
+def to_step(page: Page, name: str) -> None:
+    """To a step of a new run by the list of steps above it."""
+    page.get_by_role("navigation", name="Steps").get_by_role("button", name=re.compile(f"{name}$")).click()
+    expect(page.locator("[aria-current=step]")).to_contain_text(name)
+
+
 def launch(page: Page, dataset: str) -> None:
     """From the report to the page of a run that has just been launched."""
     page.get_by_role("link", name="Use in a run").click()
     expect(page.get_by_label("Dataset", exact=True).locator("option:checked")).to_have_text(re.compile(dataset))
     page.get_by_label("Base model", exact=True).select_option(label="SmolLM2-135M-Instruct")
+    to_step(page, "Method")
     page.locator("#id_method_lora").check()
+    to_step(page, "Settings")
     page.get_by_label("Learning rate", exact=True).fill("5e-4")
     page.get_by_label("Gradient accumulation", exact=True).fill("1")
-    page.get_by_label("Merged model", exact=True).select_option("original")
-    page.get_by_label("Rows to answer", exact=True).fill("16")
-    page.get_by_label("Name", exact=True).fill("tickets-lora")
-    page.evaluate("scrollTo(0, 0)")
-    photograph(page, "new-run")
     page.get_by_text("More settings").click()
     page.get_by_label("Maximum steps", exact=True).fill(str(STEPS))
     page.get_by_label("Validate every … steps", exact=True).fill(str(STEPS // 2))
-    page.get_by_role("button", name="Launch").click()
+    page.evaluate("scrollTo(0, 0)")
+    photograph(page, "new-run")
+    to_step(page, "Launch")
+    page.get_by_label("Merged model", exact=True).select_option("original")
+    page.get_by_label("Rows to answer", exact=True).fill("16")
+    page.locator("#id_name").fill("tickets-lora")
+    page.locator("button.primary", has_text="Launch").click()
     page.wait_for_url(re.compile(r"/runs/[0-9a-f-]{36}/$"))
 
 

@@ -21,7 +21,7 @@ from webapp.accounts.models import ApiToken, Invitation, User
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import Dataset, DatasetVersion, Upload
 from webapp.notices.models import Delivery, Webhook
-from webapp.runs.models import Artifact, Experiment, Run, SavedView, Worker
+from webapp.runs.models import Artifact, Experiment, Run, RunDraft, SavedView, Worker
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,11 @@ ROUTES: dict[str, Route] = {
     "runs:save-view": Route("POST", ("slug",)),
     "runs:delete-view": Route("POST", ("slug", "view")),
     "runs:new": Route("GET POST", ("slug",)),
+    "runs:whole": Route("GET POST", ("slug",)),
+    "runs:drafts": Route("GET", ("slug",)),
+    "runs:step": Route("GET POST", ("slug", "draft", "step")),
+    "runs:estimate": Route("POST", ("slug", "draft")),
+    "runs:discard-draft": Route("POST", ("slug", "draft")),
     "runs:combine": Route("GET POST", ("slug",)),
     "runs:advice": Route("POST", ("slug",)),
     "runs:trained": Route("POST", ("slug",)),
@@ -226,6 +231,7 @@ def make_things(cast: Cast) -> Things:
     values = {
         "slug": cast.team.slug, "membership": membership.pk, "upload": upload("more.csv").pk, "dataset": dataset.pk, "version": version.pk,
         "model": model.pk, "run": run.pk, "artifact": artifact.pk, "number": 0, "part": "header", "form": "csv", "way": "hub",
+        "draft": RunDraft.objects.create(team=cast.team, user=cast.alice).pk, "step": "settings",
         "view": SavedView.objects.create(team=cast.team, user=cast.alice, name="mine").pk,
         "experiment": experiment.pk, "token": "no-such-token",
         "invitation": Invitation.objects.create(team=cast.team, token_sha256="3" * 64, created_by=cast.alice, expires_at=LATER).pk,

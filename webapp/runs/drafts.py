@@ -36,6 +36,7 @@ _PLACES = {
     "training_": "settings",
     "seed": "settings",
 }
+_LISTS = ("dataset_version", "base_model")
 # What a clone is expected to have of its own.
 _OWN = ("name",)
 
@@ -99,6 +100,9 @@ def sent(form: RunForm) -> QueryDict:
     query = QueryDict(mutable=True)
     for name in form.fields:
         value = form[name].value()
+        if name in _LISTS and not value:  # a browser chooses the first row of a list that has no empty one
+            row = form.chosen(name)
+            value = row and str(row.pk)
         if isinstance(value, list):
             query.setlist(name, [str(each) for each in value])
         elif value is not None and value is not False:
