@@ -61,7 +61,7 @@ def test_thirty_runs_side_by_side(open_page: Opener, bench: Bench) -> None:
     readout = page.locator("live-chart[metric=loss] .readout span")
     expect(readout).to_have_count(31)
     page.locator("live-chart[metric=memory]").scroll_into_view_if_needed()
-    expect(page.locator("live-chart[metric=memory] canvas")).to_be_visible()
+    expect(page.locator("live-chart[metric=memory] canvas")).to_be_visible(timeout=30_000)
     expect(page.locator("live-chart[metric=memory] .readout")).to_contain_text("30 last 3.00")
     assert len(asked) == len(set(asked)), "nothing is fetched twice"
     assert sum("keys=memory" in each for each in asked) == 30
