@@ -73,7 +73,8 @@ def measure(rounds: int = 30) -> list[Measured]:
 
         with CaptureQueriesContext(connection) as queries:
             ask()
-        found.append(timed(f"runs: {words}", ask, rounds=rounds, target_ms=TARGET_MS if not query else None, note=f"{len(queries)} queries"))
+        target = None if query else TARGET_MS
+        found.append(timed(f"runs: {words}", ask, rounds=rounds, target_ms=target, note=f"{len(queries)} queries"))
     return found
 
 
