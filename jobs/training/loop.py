@@ -236,8 +236,8 @@ class Trainer:
             tokens_per_second=tokens / seconds,
             elapsed_seconds=progress.seconds,
             eta_seconds=self._seconds_left(),
-            memory=memory(kind := self.forward.device.split(":")[0]),
-            **({"device": found} if (found := gauges(kind)) else {}),
+            memory=memory(self.forward.device.split(":")[0]),
+            **({"device": found} if (found := gauges(self.forward.device.split(":")[0])) else {}),
         )
         if progress.nonfinite == NONFINITE_LIMIT:
             raise GraftError("nonfinite", count=NONFINITE_LIMIT, step=progress.step)

@@ -14,20 +14,11 @@ from jobs.methods.ranks import write_ranks
 from jobs.methods.registry import LORA_OF_BITS, get_method
 from webapp.runs.fields import setting_name
 from webapp.runs.kinds import Kind
+from webapp.runs.layers import Row, by_layer, last_told
 from webapp.runs.models import Run
 
 # A chart tells so many lines apart; further kinds of modules stand in the table alone.
 LINES = 8
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """The layers of one place in the stack ("" outside of one): for each kind of module the directions that hold 90 % of the gradient's
-    energy, "" where there is none.
-    """
-
-    layer: str
-    cells: list[str]
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class Width:
 
 def analysis(run: Run) -> dict[str, Any]:
     """The context of the analysis; None for a run that is none or has found nothing yet."""
-    found = _found(run) if run.kind == Kind.ANALYSE else None
+    found = last_told(run, EVENT) if run.kind == Kind.ANALYSE else None
     if found is None:
         return {"analysis": None}
     spectrum = found["spectrum"]
@@ -68,7 +59,7 @@ def filled(run: Run, take: str) -> dict[str, str | int | float]:
 
     Raises `Http404` where there is no such suggestion.
     """
-    found = _found(run)
+    found = last_told(run, EVENT)
     if found is None:
         raise Http404
     if take in ("rank", "pattern"):
@@ -103,21 +94,15 @@ def _ranked(method: Method, rank: int) -> dict[str, str | int | float]:
     return values
 
 
-def _found(run: Run) -> dict[str, Any] | None:
-    """What the last attempt told."""
-    events = run.records.filter(kind="method", data__name=EVENT).order_by("-attempt", "-seq")
-    found: dict[str, Any] | None = events.values_list("data", flat=True).first()
-    return found
+def _layer_rows(layers: Sequence[Mapping[str, Any]], columns: Sequence[str], directions: int) -> list[Row[str]]:
+    """For each place in the stack and kind of module the directions that hold 90 % of the gradient's energy."""
+    words = [_directions(layer, directions) for layer in layers]
+    return by_layer([(layer["layer"], layer["module"]) for layer in layers], words, columns)[1]
 
 
-def _layer_rows(layers: Sequence[Mapping[str, Any]], columns: Sequence[str], directions: int) -> list[LayerRow]:
-    rows: dict[int | None, list[str]] = {}
-    for layer in layers:
-        rank = layer["effective_rank_90"]
-        word = f"> {min(directions, layer['outputs'], layer['inputs'])}" if rank is None else str(rank)
-        rows.setdefault(layer["layer"], [""] * len(columns))[columns.index(layer["module"])] = word
-    ordered = sorted(rows, key=lambda place: (place is None, place or 0))
-    return [LayerRow("" if place is None else str(place), rows[place]) for place in ordered]
+def _directions(layer: Mapping[str, Any], directions: int) -> str:
+    rank = layer["effective_rank_90"]
+    return f"> {min(directions, layer['outputs'], layer['inputs'])}" if rank is None else str(rank)
 
 
 def _curves(spectrum: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
-from django.db.models import QuerySet
+from typing import Any
 
 from jobs.methods.block_sparse.overlap import EVENT, of_event, overlap
 from webapp.runs.kinds import Kind
-from webapp.runs.models import Record, Run
+from webapp.runs.layers import by_layer, last_told, told
+from webapp.runs.models import Run
 
 SHADES = 8
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,31 +24,23 @@ class Cell:
     shade: int
 
 
-@dataclass(frozen=True)
-class Row(Generic[T]):
-    """One layer ("" for modules outside the layers): a cell for each module, None where it is not adapted."""
-
-    layer: str
-    cells: list[T | None]
-
-
 def scores(run: Run) -> list[dict[str, Any]]:
     """The `block_scores` events of a run, in order of their steps; a step that was trained again counts as it was last."""
-    by_step = {data["step"]: data for data in _records(run).order_by("attempt", "seq").values_list("data", flat=True)}
+    by_step = {data["step"]: data for data in told(run, EVENT).order_by("attempt", "seq").values_list("data", flat=True)}
     return [by_step[step] for step in sorted(by_step)]
 
 
 def heat_map(run: Run) -> dict[str, Any]:
     """The context of the heat map: the steps there are, and the table of the last of them; nothing for another method's run."""
-    last = _last(run)
+    last = last_told(run, EVENT)
     if last is None:
         return {"block_steps": []}
     modules = last["modules"]
     low, high = (choose(each["mean"] for each in modules) for choose in (min, max))
     cells = [Cell(each["mean"], each["replaced"], _shade(each["mean"], low, high)) for each in modules]
-    columns, rows = _by_layer([(each["layer"], each["module"]) for each in modules], cells)
+    columns, rows = by_layer([(each["layer"], each["module"]) for each in modules], cells)
     return {
-        "block_steps": sorted(set(_records(run).values_list("step", flat=True))),
+        "block_steps": sorted(set(told(run, EVENT).values_list("step", flat=True))),
         "block_columns": columns,
         "block_rows": rows,
         "block_others": list(_others(run)),
@@ -60,22 +49,12 @@ def heat_map(run: Run) -> dict[str, Any]:
 
 def compare(run: Run, other: Run) -> dict[str, Any]:
     """What the last selections of two runs have in common: all in all, and by layer and module. Raises `ValueError` in words."""
-    first, second = _last(run), _last(other)
+    first, second = last_told(run, EVENT), last_told(other, EVENT)
     if first is None or second is None:
         raise ValueError("one of the two runs has no block scores yet")
     found = overlap(of_event(first), of_event(second))
-    columns, rows = _by_layer([(each.layer, each.module) for each in found.modules], found.modules)
+    columns, rows = by_layer([(each.layer, each.module) for each in found.modules], found.modules)
     return {"other": other, "overlap": found, "columns": columns, "rows": rows}
-
-
-def _records(run: Run) -> QuerySet[Record]:
-    """The records of the `block_scores` events."""
-    return run.records.filter(kind="method", data__name=EVENT)
-
-
-def _last(run: Run) -> dict[str, Any] | None:
-    """The scores of the last step that there are."""
-    return _records(run).order_by("-step", "-attempt", "-seq").values_list("data", flat=True).first()
 
 
 def _shade(mean: float, low: float, high: float) -> int:
@@ -86,13 +65,3 @@ def _others(run: Run) -> Any:
     """The team's other runs of the same method on the same base: id and name."""
     others = Run.objects.filter(team=run.team, kind=Kind.TRAIN, base_model=run.base_model, method=run.method).exclude(pk=run.pk)
     return others.order_by("-created_at").values("id", "name")
-
-
-def _by_layer(places: Sequence[tuple[int | None, str]], cells: Sequence[T]) -> tuple[list[str], list[Row[T]]]:
-    """(modules, rows) of a table of one cell a place, a place being (layer, module); modules outside the layers come last."""
-    columns = list(dict.fromkeys(module for _, module in places))
-    rows: dict[int | None, list[T | None]] = {}
-    for (layer, module), cell in zip(places, cells, strict=True):
-        rows.setdefault(layer, [None] * len(columns))[columns.index(module)] = cell
-    ordered = sorted(rows, key=lambda layer: (layer is None, layer or 0))
-    return columns, [Row("" if layer is None else str(layer), rows[layer]) for layer in ordered]

@@ -11,6 +11,7 @@ from jobs.composition.combinations import COMBINATIONS
 from jobs.composition.spec import EVENT, PART
 from webapp.core import formats
 from webapp.runs.kinds import Kind
+from webapp.runs.layers import last_told
 from webapp.runs.models import Run
 from webapp.runs.services.compositions import parts_of
 
@@ -36,8 +37,7 @@ def shown(run: Run) -> dict[str, Any]:
     """The context of the section; nothing for a run that composes nothing."""
     if run.kind != Kind.COMPOSE:
         return {"composed": None}
-    last = run.records.filter(kind="method", data__name=EVENT).order_by("-attempt", "-seq").values_list("data", flat=True).first()
-    facts = (last or {}).get("facts") or {}
+    facts = (last_told(run, EVENT) or {}).get("facts") or {}
     combination = COMBINATIONS[run.spec["combination"]]
     given = {
         "density": run.spec["density"] if combination.prunes else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -16,7 +16,13 @@ from webapp.runs.kinds import COMMANDS, Kind
 from webapp.runs.models import Run
 from webapp.runs.words import FIELDS
 
-_SECTIONS = {"training": TrainingSpec, "evaluation": EvaluationSpec, "export": ExportSpec, "data": DataSpec, "engine": EngineSpec}
+_SECTIONS: dict[str, Any] = {
+    "training": TrainingSpec,
+    "evaluation": EvaluationSpec,
+    "export": ExportSpec,
+    "data": DataSpec,
+    "engine": EngineSpec,
+}
 _PATHS = ("train", "validation", "test")
 
 
@@ -49,7 +55,8 @@ def _shown(run: Run) -> Iterator[Shown]:
     for setting in method.settings if method else ():
         yield _of(f"method.{setting.name}", setting.label, given.get(setting.name, setting.default), setting.default)
     for section, kind in _SECTIONS.items():
-        for name, field in kind.__dataclass_fields__.items():
+        for field in fields(kind):
+            name = field.name
             if (section == "data" and name in _PATHS) or name not in run.spec.get(section, {}):
                 continue
             path = f"{section}.{name}"

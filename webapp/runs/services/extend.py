@@ -57,7 +57,7 @@ def extension(run: Run, epochs: float) -> Extension:
     if limit is not None and not per_epoch:
         reason = "the run is limited to a number of steps, and how many make an epoch is known only when it has begun"
         raise UserError("spec_bad_value", field="epochs", value=f"{epochs:g}", reason=reason)
-    if limit is not None:
+    if limit is not None and per_epoch:
         limit = (run.last_step if run.state == State.SUCCEEDED else limit) + math.ceil(epochs * per_epoch)
     planned = Extension(round(base + epochs, 6), limit)
     return _with_rates(run, planned, per_epoch) if per_epoch else planned

@@ -52,7 +52,7 @@ def table(run: Run, cursor: Cursor) -> Floats:
     """
     # One reader at a time: the charts of a page ask together, and the first one's answer is all of theirs.
     with _LOCK:
-        known_to, known = _KEPT.pop(run.pk, None) or _copy(run)
+        known_to, known = _KEPT.pop(run.pk) if run.pk in _KEPT else _copy(run)
         if known_to < cursor:
             known = np.concatenate((known, _newer(run, known_to, cursor)))
             known_to = cursor
