@@ -317,7 +317,7 @@ CATALOGUE: dict[str, ErrorText] = {
     # -- what a team may use; `wanted` is what it asked for, on top of what is `used`
     "quota_storage": ErrorText(
         "The team keeps {used} of the {limit} that it may keep; {wanted} more do not fit.",
-        "Delete what you need no longer (most is taken by {largest}: {largest_bytes}), or ask an administrator of the site for a higher limit.",
+        "Delete what you need no longer (most is taken by {largest}: {largest_bytes}), or ask an administrator of the site for more.",
     ),
     "quota_queued": ErrorText(
         "{used} runs of the team wait already; it may have {limit} waiting.",

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import DEFAULT_KEYWORDS, extract_python
@@ -46,13 +47,13 @@ def extracted() -> Catalog:
     """All texts with the files that hold them."""
     catalog = Catalog()
     for path, content in sources():
-        for _line, function, texts, _comments in extract_python(BytesIO(content), list(KEYWORDS), [], {"encoding": "utf-8"}):
-            add(catalog, path, KEYWORDS[function], texts)
+        for _line, function, texts, _comments in extract_python(BytesIO(content), KEYWORDS, [], {"encoding": "utf-8"}):
+            add(catalog, path, KEYWORDS[str(function)], texts)
     return catalog
 
 
-def add(catalog: Catalog, path: Path, spec: tuple[int | tuple[int, str], ...] | None, texts: str | tuple[str | None, ...] | None) -> None:
-    """One call's text, its plural and its context, as the function called (`spec` by Babel's keywords) takes them."""
+def add(catalog: Catalog, path: Path, spec: Any, texts: Any) -> None:
+    """One call's text, its plural and its context: of the call's `texts` those that its keyword's `spec` names, both as Babel has them."""
     given = texts if isinstance(texts, tuple) else (texts,)
     context = next((given[place[0] - 1] for place in spec or () if isinstance(place, tuple)), None)
     found = [given[place - 1] for place in spec or (1,) if isinstance(place, int)]
