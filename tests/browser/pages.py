@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
+from django.test import Client
 from django.urls import reverse
 
 from jobs.models.inspect import inspect_model
@@ -30,7 +31,7 @@ from webapp.datasets.services.examine import examine
 from webapp.datasets.services.start_validation import Choices, settle
 from webapp.datasets.services.store_file import store_file
 from webapp.datasets.services.validate import validate
-from webapp.runs.models import Experiment, Run, Worker
+from webapp.runs.models import Experiment, Run, RunDraft, Worker
 from webapp.runs.services.experiment import create_experiment
 from webapp.settings.env import PROJECT
 
@@ -61,6 +62,14 @@ class World:
             for run, accuracy in zip(made.runs.filter(method=method).order_by("name"), accuracies, strict=True):
                 story(run, steps=60, accuracy=accuracy, memory=memory, trainable_parameters=trained)
         return made
+
+    @cached_property
+    def draft(self) -> RunDraft:
+        """A run that is being filled in, begun as a copy of the finished one."""
+        client = Client()
+        client.force_login(self.bench.user)
+        client.get(reverse("runs:new", args=[self.slug], query={"clone": self.runs["finished"].pk}))
+        return RunDraft.objects.get(user=self.bench.user)
 
     @property
     def slug(self) -> str:
@@ -95,6 +104,11 @@ def of_run(name: str) -> Callable[[World], str]:
     return lambda world: reverse("runs:detail", args=[world.runs[name].pk])
 
 
+def of_draft(step: str) -> Callable[[World], str]:
+    """A step of the world's draft of a run."""
+    return lambda world: reverse("runs:step", args=[world.slug, world.draft.pk, step])
+
+
 def of_version(name: str, route: str = "datasets:version", query: str = "") -> Callable[[World], str]:
     """A page of a dataset's version of the world."""
     return lambda world: reverse(route, args=[world.versions[name].pk]) + query
@@ -109,9 +123,13 @@ PAGES = (
     Visit("login", lambda world: reverse("account_login"), who=lambda world: None),
     Visit("runs", of_team("runs:list")),
     Visit("new-run", of_team("runs:new")),
+    *(Visit(f"new-run-{step}", of_draft(step)) for step in ("check", "model", "method", "settings", "launch")),
+    Visit("new-run-whole", of_team("runs:whole")),
+    Visit("drafts", of_team("runs:drafts")),
     Visit("run-finished", of_run("finished"), ready="live-chart canvas"),
     Visit("run-failed", of_run("failed"), ready="live-chart canvas"),
     Visit("run-running", of_run("running"), ready="live-chart canvas"),
+    Visit("run-extend", lambda world: reverse("runs:extend", args=[world.runs["finished"].pk])),
     Visit("combine", of_team("runs:combine")),
     Visit("compare", compared, ready="#figures table"),
     Visit("experiments", of_team("experiments:list")),
@@ -141,6 +159,10 @@ PAGES = (
     Visit("members", of_team("accounts:members")),
     Visit("remove-member", of_membership("accounts:remove")),
     Visit("hand-over", of_membership("accounts:hand-over")),
+    Visit("workers", of_team("runs:workers")),
+    Visit("use", of_team("quotas:usage")),
+    Visit("limits", lambda world: reverse("quotas:site"), who=lambda world: world.administrator),
+    Visit("notifications", of_team("notices:notifications")),
     Visit("tokens", of_team("accounts:tokens")),
     Visit("audit", of_team("accounts:audit")),
     Visit("team-settings", of_team("accounts:settings")),

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.urls import reverse
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import LiveSite, Opener, accessibility_faults, scrolls_sideways
+from tests.browser.conftest import LiveSite, Opener
 from tests.webapp.cast import Cast, make_cast
-from webapp.accounts.models import User
-from webapp.catalog.models import BaseModel
-from webapp.datasets.mapping import suggested_mapping
 from webapp.datasets.models import DatasetVersion, Upload
-from webapp.datasets.services.create_dataset import create_dataset
-from webapp.datasets.services.start_validation import Choices, settle
-from webapp.datasets.services.store_file import store_file
 from webapp.datasets.services.validate import validate
 
 pytestmark = pytest.mark.browser
@@ -120,49 +113,3 @@ def test_the_way_without_scripts(open_page: Opener, people: Cast, tmp_path: Path
     validate(DatasetVersion.objects.get().pk)
     page.get_by_role("link", name="Is it there?").click()
     expect(page.get_by_role("link", name="Use in a run")).to_be_visible(timeout=30_000)
-
-
-def make_versions(people: Cast, folder: Path) -> list[DatasetVersion]:
-    """A draft, a ready one, and one with two bad rows."""
-    versions = []
-    for name in ("Draft", "Ready", "Bad"):
-        file = rows_file(folder / f"{name}.jsonl", 60)
-        if name == "Bad":
-            file.write_text(file.read_text() + '{broken\n{"frage": "only"}\n')
-        with file.open("rb") as source:
-            upload = store_file(team=people.team, user=people.bob, filename=file.name, bytes_total=file.stat().st_size, source=source)
-        version = create_dataset(team=people.team, user=people.bob, name=name, uploads={"train": upload.pk})
-        if name != "Draft":
-            settle(version, Choices(mapping=suggested_mapping(version)))
-            validate(version.pk)
-        versions.append(version)
-    return versions
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_every_page_is_accessible_and_fits(open_page: Opener, people: Cast, tmp_path: Path, width: int, scheme: Any) -> None:
-    draft, ready, bad = make_versions(people, tmp_path)
-    model = BaseModel.objects.create(
-        team=people.team, name="acme/tiny", repository="acme/tiny", source="hub", state="ready", revision="0" * 40, licence="apache-2.0",
-        facts={"architecture": "LlamaForCausalLM", "parameters": 135_000_000, "bytes": 270_000_000, "context_length": 8192,
-               "vocabulary": 49152, "layers": 30, "hidden_size": 576, "dtype": "bfloat16", "chat_template": True},
-    )  # fmt: skip
-    visits: list[tuple[User | None, str]] = [
-        (people.alice, reverse("datasets:list", args=["night"])),
-        (people.alice, reverse("datasets:detail", args=[ready.dataset_id])),
-        (people.alice, reverse("datasets:new", args=["night"])),
-        *((people.alice, reverse("datasets:version", args=[version.pk])) for version in (draft, ready, bad)),
-        (people.alice, reverse("catalog:list", args=["night"])),
-        (people.alice, reverse("catalog:detail", args=[model.pk])),
-        (people.alice, reverse("accounts:members", args=["night"])),
-        (people.alice, reverse("account_change_password")),
-        (people.ada, reverse("accounts:new-team")),
-        (people.ada, reverse("home")),
-        (None, reverse("account_login")),
-    ]
-    faults = {}
-    for person, path in visits:
-        page = open_page(person, path, viewport={"width": width, "height": 900}, color_scheme=scheme)
-        faults[path] = accessibility_faults(page) + (["scrolls sideways"] if scrolls_sideways(page) else [])
-        page.context.close()
-    assert {path: found for path, found in faults.items() if found} == {}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-from typing import Any
 
 import pytest
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
 from jobs.events import Event
-from tests.browser.conftest import LiveSite, Opener, accessibility_faults, scrolls_sideways
+from tests.browser.conftest import LiveSite, Opener
 from tests.webapp.runs import stories
 from tests.webapp.runs.rows import Bench, make_bench
 from webapp.core import formats
@@ -20,8 +19,6 @@ from webapp.runs.models import Record, Run, Worker
 from webapp.runs.states import State
 
 pytestmark = pytest.mark.browser
-WIDTHS = (1280, 390)
-SCHEMES = ("light", "dark")
 
 
 @pytest.fixture
@@ -49,29 +46,6 @@ def wait_for_charts(page: Page) -> None:
 
 def readout(page: Page, metric: str) -> str:
     return page.locator(f'live-chart[metric="{metric}"] .readout').inner_text()
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_page_is_accessible_and_fits(open_page: Opener, bench: Bench, width: int, scheme: Any) -> None:
-    finished = stories.finished(bench.launch(name="tickets-lora"))
-    failed = stories.failed(bench.launch(name="tickets-hot", training={"learning_rate": 0.5}))
-    stories.paused(bench.launch(name="tickets-qlora", method="qlora"))
-    bench.launch(name="tickets-full", method="full")
-    paths = [
-        reverse("runs:list", args=[bench.team.slug]),
-        reverse("runs:new", args=[bench.team.slug]),
-        reverse("runs:whole", args=[bench.team.slug]),
-        reverse("runs:detail", args=[finished.id]),
-        reverse("runs:detail", args=[failed.id]),
-    ]
-    page = open_page(bench.user, paths[0], viewport={"width": width, "height": 900}, color_scheme=scheme)
-    for path in paths:
-        page.goto(path)
-        if "/runs/" in path and page.locator("live-chart").count():
-            wait_for_charts(page)
-        assert accessibility_faults(page) == [], path
-        assert not scrolls_sideways(page), path
 
 
 def test_a_finished_run_is_drawn(open_page: Opener, bench: Bench) -> None:
