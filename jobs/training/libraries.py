@@ -15,6 +15,8 @@ from jobs.training.compiling import to_json
 
 # Making the libraries of a model takes one to two minutes of a core: a run that ends sooner would only be slowed down.
 WORTH_SECONDS = 300.0
+# The lowest priority: the run that waits for the libraries comes first.
+NICENESS = 19
 
 
 class Libraries:
@@ -79,7 +81,7 @@ def has_compiler() -> bool:
 
 def start_compiler(geometries: Sequence[Geometry], folder: Path) -> subprocess.Popen[bytes]:
     """Starts a process that makes these libraries, one after the other, at the lowest priority; it ends when its caller does."""
-    command = ["nice", "-n", "19", sys.executable, "-m", "jobs.training.compiling", str(folder), str(os.getpid())]
+    command = ["nice", "-n", str(NICENESS), sys.executable, "-m", "jobs.training.compiling", str(folder), str(os.getpid())]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert process.stdin is not None  # noqa: S101 for mypy: it is a pipe
     process.stdin.write(to_json(geometries).encode())
