@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class HandOver:
-    """The arguments of `python -m jobs train`, and the file that its output goes to. All are absolute paths."""
+    """The arguments of `python -m jobs train`, and the file that its output goes to. All are absolute paths.
+
+    `leash` says until when the process may work (`jobs.leash`).
+    """
 
     spec: str
     out: str
@@ -16,6 +19,7 @@ class HandOver:
     token_cache: str
     token_cache_bytes: int
     log: str
+    leash: str
 
     def to_line(self) -> bytes:
         """As it is written."""

@@ -12,6 +12,7 @@ from jobs.errors import ExitCode
 from jobs.handover import HandOver
 from jobs.imports import import_engine
 from jobs.models.device import gpu_count
+from jobs.parent import die_with
 
 HELP = "wait, with everything imported, for the run to train (its worker starts this)"
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Says `ready`, waits without having touched a GPU, then trains and returns as `train` does. Ends where standard input does."""
-    if not train.die_with(arguments.parent_pid):
+    if not die_with(arguments.parent_pid):
         return ExitCode.INTERNAL
     train.prepare_environment()
     import_engine(peft=gpu_count() == 0)
@@ -42,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
             token_cache=Path(told.token_cache),
             token_cache_bytes=told.token_cache_bytes,
             parent_pid=arguments.parent_pid,
+            leash=Path(told.leash),
             json=False,
         )
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import ctypes
 import errno
+import faulthandler
 import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,16 +22,18 @@ from jobs.data.token_cache import LIMIT_BYTES, TokenCache
 from jobs.errors import ExitCode, GraftError
 from jobs.events import Event, EventWriter
 from jobs.imports import import_engine, leave_out_bitsandbytes
+from jobs.leash import Leash
 from jobs.methods.entry import Method
 from jobs.methods.registry import get_method
 from jobs.models.device import owned_threads
+from jobs.parent import die_with
 from jobs.spec import RunSpec, load_spec, write_spec
 
 HELP = "fine-tune a model as a spec file says"
 Emit = Callable[..., Any]
 # Of the arguments, what writes events, and what says whether an end is wanted; gives the step that it ended at.
 Work = Callable[[argparse.Namespace, Emit, "_Stop"], int]
-_PR_SET_PDEATHSIG = 1
+_OOM_SCORE = "800"
 # From <malloc.h>; the first threshold is the largest that glibc takes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MMAP_THRESHOLD_BYTES, _TRIM_THRESHOLD_BYTES = 2**25, 2**31 - 1
@@ -49,6 +53,7 @@ def add_child_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token-cache", type=Path, default=tokens, metavar="DIR", help="where token ids are kept (%(default)s)")
     parser.add_argument("--token-cache-bytes", type=int, default=LIMIT_BYTES, metavar="N", help="how much of them is kept (%(default)s)")
     parser.add_argument("--parent-pid", type=int, help="end at once when this process, our parent, ends")
+    parser.add_argument("--leash", type=Path, metavar="FILE", help="end at once when the time that this file names is over")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,12 +68,19 @@ def carry_out(arguments: argparse.Namespace, work: Work) -> int:
     if arguments.parent_pid is not None and not die_with(arguments.parent_pid):
         return ExitCode.INTERNAL
     stop = _Stop()
+    leash = Leash(arguments.leash) if arguments.leash else None
+    if leash:
+        leash.start()
+    if arguments.parent_pid is not None:
+        be_first_to_go()
+    # Where a supervisor finds that nothing happens any more, it asks by this signal for the stack of every thread, in the log.
+    faulthandler.register(signal.SIGUSR2)
     prepare_environment()
     arguments.out.mkdir(parents=True, exist_ok=True)
     writer = EventWriter(arguments.out / "events.jsonl")
     show = _show_json if arguments.json else _show_text if sys.stderr.isatty() else None
     try:
-        return _finish(arguments, _Emitter(writer, show), stop, work)
+        return _finish(arguments, _Emitter(writer, show, leash), stop, work)
     finally:
         writer.close()
 
@@ -126,10 +138,10 @@ def _known(failure: Exception, out: Path, step: int) -> GraftError:
     return GraftError("internal", reason=f"{type(failure).__name__}: {failure}"[:500])
 
 
-def die_with(parent: int) -> bool:
-    """Asks the kernel to kill this process with its parent; false where the parent has gone already."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    return os.getppid() == parent
+def be_first_to_go() -> None:
+    """Has the kernel take this process before those of the site where the machine runs out of memory."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
 
 
 def prepare_environment() -> None:
@@ -189,8 +201,8 @@ class _Emitter:
 
     PHASE_SECONDS = 0.5
 
-    def __init__(self, writer: EventWriter, show: Callable[[Event], None] | None) -> None:
-        self._writer, self._show = writer, show
+    def __init__(self, writer: EventWriter, show: Callable[[Event], None] | None, leash: Leash | None) -> None:
+        self._writer, self._show, self._leash = writer, show, leash
         self._told = 0.0
         self.step = 0
 
@@ -200,6 +212,8 @@ class _Emitter:
             if now - self._told < self.PHASE_SECONDS and data["done"] not in (0, data["total"]):
                 return
             self._told = now
+        if self._leash:
+            self._leash.look()
         event = self._writer.emit(kind, **data)
         self.step = data.get("start_step", data.get("step")) or self.step
         if self._show:

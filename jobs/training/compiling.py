@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from jobs.geometry import Geometry
+from jobs.parent import die_with
 from jobs.training.region import Region
 
 # Sizes of the example that a function is traced with: any that differ, so that no two dimensions are taken for one.
@@ -49,13 +53,15 @@ def compile_geometry(geometry: Geometry, folder: Path) -> Path:
 def main(arguments: Sequence[str]) -> int:
     """Compiles what is missing; a geometry that cannot be compiled is told and passed over."""
     folder, parent = Path(arguments[0]), int(arguments[1])
+    # The compilers that are our children would outlive us: we end them, and ourselves after them.
+    signal.signal(signal.SIGTERM, _end_all)
+    if not die_with(parent, signal.SIGTERM):
+        return 1
     folder.mkdir(parents=True, exist_ok=True)
     from jobs.training import regions  # noqa: F401 registers the functions
 
     failed = 0
     for body in json.loads(sys.stdin.read()):
-        if os.getppid() != parent:
-            return 1  # whoever wanted them has gone
         geometry = geometry_from(body)
         try:
             compile_geometry(geometry, folder)
@@ -63,6 +69,14 @@ def main(arguments: Sequence[str]) -> int:
             failed += 1
             sys.stderr.write(f"{geometry.region}: {type(failure).__name__}: {str(failure).splitlines()[0][:300]}\n")
     return int(failed > 0)
+
+
+def _end_all(*_: object) -> None:
+    """Kills every process that this one has started, and this one."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(1)
 
 
 def geometry_from(body: dict[str, Any]) -> Geometry:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +35,7 @@ class RunChild:
         self.folder = folder
         self.events = folder / "events.jsonl"
         self.log = folder / "child.log"
+        self.leash = folder / "leash"
         self._command = command or PROGRAMS[kind]
         self._kind, self._standby = kind, standby
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,6 +56,7 @@ class RunChild:
             token_cache=str(token_cache),
             token_cache_bytes=ENV.token_cache_bytes,
             log=str(self.log),
+            leash=str(self.leash),
         )
         with self.log.open("ab") as output:
             self._process = self._take(told) or self._popen(self._line(told), output)
@@ -70,7 +73,8 @@ class RunChild:
         """The command line that says the same."""
         from_folders = ["--resume", *told.resume] if told.resume else []
         cache = ["--token-cache", told.token_cache, "--token-cache-bytes", str(told.token_cache_bytes)]
-        return [*self._command, told.spec, "--out", told.out, *from_folders, *cache, "--parent-pid", str(os.getpid())]
+        held = ["--parent-pid", str(os.getpid()), "--leash", told.leash]
+        return [*self._command, told.spec, "--out", told.out, *from_folders, *cache, *held]
 
     def _popen(self, command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -105,6 +109,11 @@ class RunChild:
         if self._process:
             self._process.send_signal(signal.SIGUSR1)
 
+    def dump(self) -> None:
+        """Asks the engine for the stack of every thread, in its log (SIGUSR2). Only once it has written an event, as above."""
+        if self._process:
+            self._process.send_signal(signal.SIGUSR2)
+
     def kill(self) -> None:
         """Kills the whole group (SIGKILL)."""
         self._signal(signal.SIGKILL)
@@ -124,6 +133,8 @@ class RunChild:
     def clean(self) -> None:
         """Removes what only the process needed."""
         shutil.rmtree(self.folder / "tmp", ignore_errors=True)
+        with suppress(OSError):
+            self.leash.unlink()
 
     def log_tail(self) -> str:
         """The last 4 KB of its output as plain text: no control characters, no paths of this host."""

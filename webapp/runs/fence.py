@@ -6,33 +6,44 @@ the reaper gives the run to another worker.
 
 from __future__ import annotations
 
+import logging
 import threading
-import time
 from collections.abc import Callable
+from pathlib import Path
 
+from jobs.leash import clock, let_out
 from webapp.settings.env import ENV
+
+__all__ = ["Fence", "clock"]
+log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
 
 
-def clock() -> float:
-    """Seconds that go on while the machine sleeps: the database's lease does not wait for us either."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class Fence(threading.Thread):
-    """Calls `kill` when `ENV.self_fence_seconds` have gone by since the last renewal, and from then on."""
+    """Calls `kill` when `ENV.self_fence_seconds` have gone by since the last renewal, and from then on. `leash` is the child's: if this
+    process is stopped, the child ends itself at the same moment (`jobs.leash`).
+    """
 
-    def __init__(self, kill: Callable[[], None], *, renewed_at: float) -> None:
+    def __init__(self, kill: Callable[[], None], *, renewed_at: float, leash: Path) -> None:
         super().__init__(name="fence", daemon=True)
         self._kill = kill
         self._renewed_at = renewed_at
+        self._leash = leash
         self._over = threading.Event()
         self.fired = False
 
     def renewed(self, at: float) -> None:
         """The lease was renewed by a question that was sent `at` (by `clock`)."""
         self._renewed_at = at
+        self.let_out()
+
+    def let_out(self) -> None:
+        """Tells the child until when it may work."""
+        try:
+            let_out(self._leash, self._renewed_at + ENV.self_fence_seconds)
+        except OSError as failure:
+            log.warning("%s: the child cannot be told that it may go on (%s)", self._leash, failure)
 
     def run(self) -> None:
         """Watches the clock until `stop`."""

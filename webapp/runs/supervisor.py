@@ -25,6 +25,7 @@ from webapp.runs.ingest import Fenced, Ingest
 from webapp.runs.kinds import Kind
 from webapp.runs.models import Run, Worker
 from webapp.runs.outcome import Asked, Outcome, decide, of
+from webapp.runs.pace import Pace
 from webapp.runs.services.handed import handed
 from webapp.runs.standby import Standby
 from webapp.runs.states import ACTIVE, TRANSITIONS, Desired, State
@@ -71,7 +72,8 @@ class Supervisor:
         now = clock()
         self._beat_at = self._looked_at = self._shipped_at = self._heard_at = now
         self._heard_bytes = 0
-        self._fence = Fence(self._child.kill, renewed_at=now)
+        self._fence = Fence(self._child.kill, renewed_at=now, leash=self._child.leash)
+        self._pace = Pace()
 
     def run(self) -> None:
         """Trains until the run has ended, rests, or is no longer ours. Whatever happens, no process of it is left."""
@@ -104,6 +106,7 @@ class Supervisor:
         # Within the version's own folder: what one team has tokenised is never found by another, and goes with the version.
         cache = self._run.dataset_version.folder / "tokens"
         self._child.start(handed(self._run), [folder for folder in earlier if folder.is_dir()], token_cache=cache)
+        self._fence.let_out()
         log.info("run %s attempt %s: child %s", self._run.id, self._run.attempt, self._child.pid)
 
     def _tick(self) -> None:
@@ -161,7 +164,9 @@ class Supervisor:
         size = self._child.events.stat().st_size if self._child.events.exists() else 0
         if size != self._heard_bytes:
             self._heard_bytes, self._heard_at = size, now
-        elif now - self._heard_at > ENV.stall_seconds and not self._asked:
+        elif now - self._heard_at > self._pace.stall_seconds and not self._asked:
+            if size:
+                self._child.dump()
             self._ask_to_stop("stalled", ENV.cancel_grace_seconds)
 
     def _ship(self) -> None:
@@ -181,6 +186,7 @@ class Supervisor:
                     self._loaded = True
                 case "step":
                     self._loaded = self._progressed = True
+                    self._pace.step(event.t)
                 case "phase":
                     self._enter_phase(event.data["name"])
                 case "artifact":
@@ -224,7 +230,7 @@ class Supervisor:
             finished=self._finished,
             progressed=self._progressed,
             log_tail=self._child.log_tail(),
-            stall_seconds=ENV.stall_seconds,
+            stall_seconds=self._pace.stall_seconds,
         )
         if outcome.kind == "succeeded":
             outcome = self._verified(outcome)

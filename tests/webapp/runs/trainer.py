@@ -1,11 +1,12 @@
 """A small program that keeps the contract of `python -m jobs train` and misbehaves on request: it trains nothing and writes real events.
 
-`--steps N --seconds S` says how long it takes; `--behave` how it goes wrong.
+`--steps N --seconds S` says how long it takes; `--behave` how it goes wrong. A file `<var>/behave/<run id>` says it for one run.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import hashlib
 import os
 import signal
@@ -13,16 +14,29 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from jobs.commands.standby import redirect
-from jobs.events import EventWriter, read_events
+from jobs.events import Event, EventWriter, read_events
 from jobs.handover import HandOver
+from jobs.leash import Leash
 from webapp.core.processes import die_with_parent
 
 stop_asked = False
-
-
 finish_asked = False
+
+
+class Writer(EventWriter):
+    """Writes while the leash allows it, as the engine does."""
+
+    def __init__(self, path: Path, leash: Leash | None) -> None:
+        super().__init__(path)
+        self._leash = leash
+
+    def emit(self, kind: Any, /, **data: Any) -> Event:
+        if self._leash:
+            self._leash.look()
+        return super().emit(kind, **data)
 
 
 def ask_to_finish(*_: object) -> None:
@@ -40,11 +54,15 @@ def start_step(resume: list[Path]) -> int:
     return max((int(path.name.removeprefix("step-")) for folder in resume for path in folder.glob("step-*")), default=0)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser()
+def add_behaviour(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.02)
     parser.add_argument("--behave", default="")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    add_behaviour(parser)
     parser.add_argument("--standby", action="store_true")
     parser.add_argument("spec", type=Path, nargs="?")
     parser.add_argument("--out", type=Path)
@@ -52,6 +70,7 @@ def main() -> int:
     parser.add_argument("--token-cache-bytes", type=int)
     parser.add_argument("--resume", type=Path, nargs="*", default=[])
     parser.add_argument("--parent-pid", type=int, required=True)
+    parser.add_argument("--leash", type=Path)
     options = parser.parse_args()
     die_with_parent(options.parent_pid)
     if options.standby:
@@ -60,14 +79,24 @@ def main() -> int:
             return 0
         told = HandOver.from_line(line)
         options.spec, options.out, options.resume = Path(told.spec), Path(told.out), [Path(folder) for folder in told.resume]
+        options.leash = Path(told.leash)
         redirect(Path(told.log))
+    behaviour = options.out.parents[1].with_name("behave") / options.out.parent.name
+    if behaviour.exists():
+        own = argparse.ArgumentParser()
+        add_behaviour(own)
+        own.parse_args(behaviour.read_text().split(), namespace=options)
+    faulthandler.register(signal.SIGUSR2)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if options.behave == "deaf" else ask_to_stop)
     signal.signal(signal.SIGUSR1, ask_to_finish)
     return train(options)
 
 
 def train(options: argparse.Namespace) -> int:
-    events = EventWriter(options.out / "events.jsonl")
+    leash = Leash(options.leash) if options.leash else None
+    if leash:
+        leash.start()
+    events = Writer(options.out / "events.jsonl", leash)
     first = start_step(options.resume)
     (options.out / "environment").write_text("\n".join(f"{name}={value}" for name, value in os.environ.items()))
     events.emit("phase", name="loading", done=0, total=1, unit="tensors")
@@ -79,7 +108,8 @@ def train(options: argparse.Namespace) -> int:
         time.sleep(options.seconds)
         if code := misfortune(options, events, step):
             return code
-        events.emit("step", step=step, epoch=step / options.steps, loss=4.0 / step, memory={"resident_bytes": 1000 + step})
+        loss = float("nan") if options.behave == "nan" else 4.0 / step
+        events.emit("step", step=step, epoch=step / options.steps, loss=loss, memory={"resident_bytes": 1000 + step})
         if stop_asked:
             checkpoint(options.out, events, step)
             events.emit("finished", outcome="preempted", step=step)
@@ -105,6 +135,8 @@ def misfortune(options: argparse.Namespace, events: EventWriter, step: int) -> i
             os.kill(os.getpid(), signal.SIGKILL)
         case "segfault":
             os.kill(os.getpid(), signal.SIGSEGV)
+        case "memory":
+            raise MemoryError
         case "mute":
             sys.stderr.write("Traceback: \x1b[31mboom\x1b[0m\x07 in the loop\n")
             return 1
