@@ -53,7 +53,7 @@ class Site:
             **os.environ,
             **{f"GRAFT_{name.upper()}": str(value) for name, value in CLOCKS.items()},
             "GRAFT_VAR": str(var),
-            "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
+            "DATABASE_URL": database_url(),
             "GRAFT_SECRET_KEY": "for-tests-only",
             "DJANGO_SETTINGS_MODULE": "webapp.settings.base",
             PARENT_VARIABLE: str(os.getpid()),
@@ -83,9 +83,10 @@ class Site:
         """What a process has written so far."""
         return (self.var / "logs" / f"{name}.log").read_text(errors="replace")
 
-    def start_redis(self) -> None:
-        """Starts redis-server with an append-only file, and waits until it answers."""
+    def start_redis(self, *more: str) -> None:
+        """Starts redis-server with an append-only file, and waits until it answers. `more` are options of its own."""
         options = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.socket.parent), "--appendonly", "yes", "--save", ""]
+        options += more
         self.start("redis", sys.executable, "-m", "webapp.core.processes", str(server_binary()), *options)
         wait_for(self.redis_answers, 20)
 
@@ -149,6 +150,14 @@ class Site:
             process.kill()
             process.wait()
         wait_for(lambda: not self.trainings(), 10)
+
+
+def database_url() -> str:
+    """Where the processes of a site find the database of the running test."""
+    found = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{found['NAME']}"
+    return f"postgres://{found['USER']}:{found['PASSWORD']}@{found['HOST']}:{found['PORT']}/{found['NAME']}"
 
 
 def alive() -> list[psutil.Process]:
