@@ -134,7 +134,7 @@ class Method:
         """The positions that the method takes before each row under resolved `settings`."""
         return int(settings.get(VIRTUAL_TOKENS, 0))
 
-    def resolve(self, given: dict[str, Any]) -> dict[str, SettingValue]:
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, SettingValue]:
         """Every setting, defaults filled in. Raises `UserError` for an unknown name or a value out of range."""
         known = {setting.name: setting for setting in self.settings}
         for name in given:

@@ -15,7 +15,6 @@ from webapp.accounts.models import Team
 from webapp.runs.filling import changes, shown, to_query
 from webapp.runs.forms import RunForm
 from webapp.runs.services.advise import advise
-from webapp.runs.services.create import spec_of
 
 # The wishes in the words of the form.
 WISH_WORDS = {"quality": _("Quality"), "memory": _("Little memory"), "speed": _("Speed")}
@@ -88,10 +87,9 @@ def wish_of(text: str) -> Wish:
 
 def panel(team: Team, form: RunForm, wish: Wish) -> Panel:
     """The advice for a valid form. Raises `UserError` where none can be given."""
-    parameters = form.parameters()
-    spec = spec_of(**parameters)
-    version, model = parameters["dataset_version"], parameters["base_model"]
-    answer = advise(team, spec, dataset_version=version, base_model=model, wish=wish)
+    recipe = form.recipe()
+    spec = recipe.spec()
+    answer = advise(team, spec, dataset_version=recipe.dataset_version, base_model=recipe.base_model, wish=wish)
     refusal = answer["refusal"]
     return Panel(
         device=answer["device"],

@@ -66,7 +66,7 @@ def analyse(request: HttpRequest, slug: str) -> HttpResponse:
     form = RunForm(team, request.POST)
     if form.is_valid():
         try:
-            return redirect("runs:detail", create_analysis(team=team, user=signed_in(request), **form.parameters()).id)
+            return redirect("runs:detail", create_analysis(form.recipe(), team=team, user=signed_in(request)).id)
         except UserError as error:
             form.refuse(error)
     return _shown(request, team, form, "method")

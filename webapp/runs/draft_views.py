@@ -107,7 +107,7 @@ def _launch(request: HttpRequest, draft: RunDraft, name: str) -> HttpResponse:
     form = checked_form(draft.team, draft.values)
     if form.is_valid():
         try:
-            run = create_run(team=draft.team, user=signed_in(request), **form.parameters())
+            run = create_run(form.recipe(), team=draft.team, user=signed_in(request))
         except UserError as error:
             form.refuse(error)
         else:

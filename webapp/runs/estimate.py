@@ -12,7 +12,6 @@ from jobs.spec import RunSpec
 from webapp.accounts.models import Team
 from webapp.runs.advice import Remedy, remedy_of
 from webapp.runs.forms import RunForm
-from webapp.runs.services.create import spec_of
 from webapp.runs.services.estimating import Takes, takes
 
 # The bar is drawn in these units; the page scales it.
@@ -72,9 +71,9 @@ def panel_of(team: Team, form: RunForm) -> Panel:
         faults = [f"{form.fields[name].label}: {errors[0]}" if name in form.fields else errors[0] for name, errors in form.errors.items()]
         return Panel(unknown=" ".join(str(fault) for fault in faults))
     try:
-        parameters = form.parameters()
-        spec = spec_of(**parameters)
-        found = takes(team, spec, dataset_version=parameters["dataset_version"], base_model=parameters["base_model"])
+        recipe = form.recipe()
+        spec = recipe.spec()
+        found = takes(team, spec, dataset_version=recipe.dataset_version, base_model=recipe.base_model)
     except UserError as error:
         return Panel(unknown=f"{error.message} {error.remedy}")
     return _drawn(spec, found)

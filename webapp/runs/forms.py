@@ -21,7 +21,7 @@ from webapp.runs.fields import setting_field, setting_name, spec_field
 from webapp.runs.method_choice import FAMILIES, Family, MethodCard
 from webapp.runs.method_choice import obstacles_of as method_obstacles
 from webapp.runs.models import Run, Worker
-from webapp.runs.services.specs import with_adapters
+from webapp.runs.services.specs import Recipe, with_adapters
 from webapp.runs.task_choice import TaskCard, first_fitting, obstacle_of, obstacles_of
 from webapp.runs.trained import Trained, by_method, trained_by
 from webapp.runs.words import FIELDS
@@ -174,8 +174,8 @@ class RunForm(forms.Form):
                 self.errors.pop(setting_name(method, setting), None)
         return cleaned
 
-    def parameters(self) -> dict[str, Any]:
-        """The keyword arguments of `create_run` besides team and user."""
+    def recipe(self) -> Recipe:
+        """The run that a valid form asks for."""
         data = self.cleaned_data
         method = self.methods[data["method"]]
         groups: dict[str, dict[str, Any]] = {"training": {}, "evaluation": {}, "export": {}}
@@ -184,18 +184,18 @@ class RunForm(forms.Form):
             if group in groups:
                 groups[group][name] = data[words.path.replace(".", "_")]
         given = {setting.name: data.get(setting_name(method, setting)) for setting in method.settings}
-        return {
-            "name": data["name"] or f"{data['dataset_version'].dataset.name}-{method.id}",
-            "dataset_version": data["dataset_version"],
-            "base_model": data["base_model"],
-            "task": data["task"],
-            "method": method.id,
-            "settings": {name: value for name, value in given.items() if value not in (None, "")},
-            "adapters": list(data.get("adapters") or ()),
-            "seed": data["seed"],
-            "validation_share": data["data_validation_share"],
+        return Recipe(
+            name=data["name"] or f"{data['dataset_version'].dataset.name}-{method.id}",
+            dataset_version=data["dataset_version"],
+            base_model=data["base_model"],
+            task=data["task"],
+            method=method.id,
+            settings={name: value for name, value in given.items() if value not in (None, "")},
+            adapters=list(data.get("adapters") or ()),
+            seed=data["seed"],
+            validation_share=data["data_validation_share"],
             **groups,
-        }
+        )
 
     def refuse(self, error: UserError) -> None:
         """Shows an error of the service at the field that it names, or above the form."""

@@ -10,7 +10,6 @@ from django.utils.translation import gettext_lazy as _
 
 from jobs.errors import UserError
 from webapp.runs.forms import RunForm
-from webapp.runs.services.create import spec_of
 
 COMMAND = "python -m jobs train spec.json --out out"
 _PYTHON = """from pathlib import Path
@@ -43,7 +42,7 @@ def shown_spec(form: RunForm) -> ShownSpec | None:
     if not form.is_valid():
         return None
     try:
-        body = spec_of(**form.parameters()).to_json()
+        body = form.recipe().spec().to_json()
     except UserError:
         return None
     return ShownSpec(json.dumps(body, indent=2), COMMAND, _PYTHON.format(literal=pformat(body, width=110, sort_dicts=False)))

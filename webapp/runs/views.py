@@ -53,7 +53,7 @@ def new_run(request: HttpRequest, slug: str) -> HttpResponse:
     fill(form, request.GET)
     if form.is_valid():
         try:
-            return redirect("runs:detail", create_run(team=team, user=signed_in(request), **form.parameters()).id)
+            return redirect("runs:detail", create_run(form.recipe(), team=team, user=signed_in(request)).id)
         except UserError as error:
             form.refuse(error)
     advised = {"filled": True} if "take" in request.GET else {}

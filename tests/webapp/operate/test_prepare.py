@@ -96,7 +96,7 @@ def test_what_was_removed_stays_away(site: Path, sample: Path, monkeypatch: pyte
 
 def test_an_interrupted_first_start_goes_on(site: Path, sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ENV, "sample_model", sample)
-    monkeypatch.setattr(prepare, "create_run", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(prepare, "create_run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         start()
     notes = site / "prepared.json"

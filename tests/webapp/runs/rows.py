@@ -13,6 +13,7 @@ from webapp.catalog.models import BaseModel
 from webapp.datasets.models import Dataset, DatasetVersion, Upload
 from webapp.runs.models import Run
 from webapp.runs.services.create import create_run
+from webapp.runs.services.specs import Recipe
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
@@ -27,21 +28,14 @@ class Bench:
     base_model: BaseModel
 
     def launch(self, **changes: Any) -> Run:
-        """A queued run through the use case."""
-        values: dict[str, Any] = {
-            "team": self.team,
-            "user": self.user,
-            "name": "tickets",
-            "dataset_version": self.version,
-            "base_model": self.base_model,
-            "method": "lora",
-            "settings": {},
-            "training": {},
-            "evaluation": {},
-            "export": {},
-            "seed": 0,
-        }
-        return create_run(**{**values, **changes})
+        """A queued run through the use case. `changes` are those of its recipe, or `team`, `user` and `kind`."""
+        who = {name: changes.pop(name) for name in ("team", "user", "kind") if name in changes}
+        return create_run(self.recipe(**changes), **{"team": self.team, "user": self.user, **who})
+
+    def recipe(self, **changes: Any) -> Recipe:
+        """A LoRA run with the defaults of everything but `changes`."""
+        values = {"name": "tickets", "dataset_version": self.version, "base_model": self.base_model, "method": "lora"}
+        return Recipe(**{**values, **changes})
 
 
 def make_bench(name: str = "alice", rows: list[dict[str, Any]] | None = None) -> Bench:

@@ -21,7 +21,6 @@ from webapp.runs.forms import RunForm
 from webapp.runs.kinds import Kind
 from webapp.runs.models import Run, Worker
 from webapp.runs.services.advise import advise, least_device
-from webapp.runs.services.create import spec_of
 from webapp.runs.services.past import past_runs
 
 ROWS = [{"prompt": f"Say {number}: ", "completion": "even" if number % 2 == 0 else "odd"} for number in range(300)]
@@ -61,10 +60,7 @@ def sent(form: RunForm) -> dict[str, Any]:
 
 
 def asked(desk: Bench, **changes: Any) -> dict[str, Any]:
-    run = Run(dataset_version=desk.version, base_model=desk.base_model, name="x", method="lora")
-    parameters = {"settings": {}, "training": {}, "evaluation": {}, "export": {}, "seed": 0, **changes}
-    spec = spec_of(name="x", dataset_version=run.dataset_version, base_model=run.base_model, method="lora", **parameters)
-    return advise(desk.team, spec, dataset_version=desk.version, base_model=desk.base_model, wish="quality")
+    return advise(desk.team, desk.recipe(**changes).spec(), dataset_version=desk.version, base_model=desk.base_model, wish="quality")
 
 
 def test_own_finished_trainings_are_what_is_known_of_the_past(desk: Bench) -> None:

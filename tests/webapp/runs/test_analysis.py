@@ -33,11 +33,7 @@ def alice(bench: Bench) -> Client:
 
 
 def launch(bench: Bench, method: str = "lora") -> Run:
-    parts: dict[str, Any] = {"settings": {}, "training": {}, "evaluation": {}, "export": {}, "seed": 0}
-    version, base = bench.version, bench.base_model
-    return create_analysis(
-        team=bench.team, user=bench.user, name="tickets", dataset_version=version, base_model=base, method=method, **parts
-    )
+    return create_analysis(bench.recipe(method=method), team=bench.team, user=bench.user)
 
 
 def found(rest: float = 0.0) -> dict[str, Any]:
@@ -103,10 +99,7 @@ def test_a_form_with_faults_launches_nothing(alice: Client, bench: Bench) -> Non
 
 def test_a_long_name_leaves_room_for_what_it_is(bench: Bench) -> None:
     launch(bench)
-    run = create_analysis(
-        team=bench.team, user=bench.user, name="n" * 120, dataset_version=bench.version, base_model=bench.base_model, method="lora",
-        settings={}, training={}, evaluation={}, export={}, seed=0,
-    )  # fmt: skip
+    run = create_analysis(bench.recipe(name="n" * 120), team=bench.team, user=bench.user)
     assert len(run.name) == 120
     assert run.name.endswith("n, rank and bits")
 

@@ -17,13 +17,12 @@ from webapp.datasets.models import DatasetVersion
 from webapp.runs import lease
 from webapp.runs.models import Run, RunEvent, Worker
 from webapp.runs.services.cancel import cancel
-from webapp.runs.services.create import create_run
 from webapp.runs.services.delete import delete
 from webapp.runs.services.pause import pause
 from webapp.runs.services.rename import rename
 from webapp.runs.services.resume import resume
 from webapp.runs.services.retry import retry
-from webapp.runs.services.specs import for_worker, parameters_of
+from webapp.runs.services.specs import for_worker
 from webapp.runs.states import ACTIVE, Desired, State
 from webapp.work.models import OutboxMessage
 
@@ -54,12 +53,6 @@ def test_validation_share_counts_only_without_validation_rows(bench: Bench) -> N
     bench.version.manifest["validation"] = {"file": "validation.jsonl", "rows": 1}
     data = bench.launch(validation_share=0.1).spec["data"]
     assert (data["validation"], data["validation_share"]) == ("validation.jsonl", 0.0)
-
-
-def test_parameters_launch_the_same_run_again(bench: Bench) -> None:
-    run = bench.launch(settings={"rank": 4}, training={"epochs": 2.0}, seed=3)
-    again = create_run(team=bench.team, user=bench.user, **parameters_of(run))
-    assert again.spec == run.spec
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from jobs.spec import RunSpec
 from webapp.runs.experiments.cells import Cell
 from webapp.runs.experiments.form import ExperimentForm
 from webapp.runs.services.advise import advise
-from webapp.runs.services.create import spec_of
-from webapp.runs.services.experiment import parameters_of
+from webapp.runs.services.experiment import recipe_of
 from webapp.runs.trained import trained_by
 
 
@@ -69,7 +68,7 @@ def _takes(form: ExperimentForm, cells: Sequence[Cell]) -> tuple[list[Mapping[st
     data, spec = form.cleaned_data, form.shared()
     version, base = data["dataset_version"], data["base_model"]
     try:
-        specs: list[RunSpec] = [spec_of(**parameters_of("preview", spec, cell, version, base)) for cell in cells]
+        specs: list[RunSpec] = [recipe_of("preview", spec, cell, version, base).spec() for cell in cells]
         answer = advise(form.team, specs[0], dataset_version=version, base_model=base, wish="quality", each=specs)
     except UserError as error:
         return [{} for _cell in cells], f"{error.message} {error.remedy}"

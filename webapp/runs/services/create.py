@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from django.db.models.functions import Now
 
@@ -26,91 +24,37 @@ from webapp.datasets.models import DatasetVersion
 from webapp.runs.kinds import Kind
 from webapp.runs.models import Run, Worker
 from webapp.runs.services.queueing import queue_run
-from webapp.runs.services.specs import placeholder_spec
+from webapp.runs.services.specs import Recipe
 from webapp.settings.env import ENV
 from webapp.work.outbox import TRAIN_QUEUE
 
 NAME_LENGTH = 120
 
 
-def create_run(
-    *,
-    team: Team,
-    user: User,
-    name: str,
-    dataset_version: DatasetVersion,
-    base_model: BaseModel,
-    method: str,
-    settings: dict[str, Any],
-    task: Task = "causal_lm",
-    adapters: Sequence[Run] = (),
-    training: dict[str, Any],
-    evaluation: dict[str, Any],
-    export: dict[str, Any],
-    seed: int,
-    validation_share: float = 0.0,
-    kind: Kind = Kind.TRAIN,
-) -> Run:
-    """Queues a new run of `team`: a training, or the analysis of one. The dicts are the parts of a `jobs.spec.RunSpec`; what they leave out
-    takes its default.
+def create_run(recipe: Recipe, *, team: Team, user: User, kind: Kind = Kind.TRAIN) -> Run:
+    """Queues a new run of `team`: a training, or the analysis of one.
 
     Raises `UserError`, whose `where["field"]` names the field at fault, before anything is written.
     """
-    check_inputs(team, name, dataset_version, base_model)
-    check_task(task, dataset_version, base_model)
-    entry = get_method(method)
-    entry.resolve(settings)
-    _check_method(team, entry, task, base_model, adapters)
-    spec = spec_of(
-        name=name, dataset_version=dataset_version, base_model=base_model, method=method, settings=settings, task=task, adapters=adapters,
-        training=training, evaluation=evaluation, export=export, seed=seed, validation_share=validation_share,
-    )  # fmt: skip
+    version, base_model = recipe.dataset_version, recipe.base_model
+    check_inputs(team, recipe.name, version, base_model)
+    check_task(recipe.task, version, base_model)
+    entry = get_method(recipe.method)
+    entry.resolve(recipe.settings)
+    _check_method(team, entry, recipe)
+    spec = recipe.spec()
     entry.check_checkpointing(wanted=spec.training.gradient_checkpointing)
     check_devices(entry, spec)
-    _check_learns(spec, dataset_version, base_model)
+    _check_learns(spec, version, base_model)
     return queue_run(
         kind=kind,
         team=team,
         user=user,
-        name=name.strip(),
-        dataset_version=dataset_version,
+        name=recipe.name.strip(),
+        dataset_version=version,
         base_model=base_model,
-        method=method,
+        method=recipe.method,
         spec=spec.to_json(),
-    )
-
-
-def spec_of(
-    *,
-    name: str,
-    dataset_version: DatasetVersion,
-    base_model: BaseModel,
-    method: str,
-    settings: dict[str, Any],
-    task: Task = "causal_lm",
-    adapters: Sequence[Run] = (),
-    training: dict[str, Any],
-    evaluation: dict[str, Any],
-    export: dict[str, Any],
-    seed: int,
-    validation_share: float = 0.0,
-) -> RunSpec:
-    """The whole spec that the parameters of `create_run` make, names in the place of paths. Raises `UserError` for what no run can have."""
-    # The defaults are written out: a later version of the catalogue must not change what this run means.
-    resolved = get_method(method).resolve(settings)
-    return placeholder_spec(
-        {
-            "task": task,
-            "method": {"id": method, "settings": resolved, "adapters": [str(run.id) for run in adapters]},
-            "training": training,
-            "evaluation": evaluation,
-            "export": export,
-            "seed": seed,
-            "name": name.strip(),
-        },
-        dataset_version,
-        base_model,
-        validation_share,
     )
 
 
@@ -133,8 +77,9 @@ def check_task(task: Task, version: DatasetVersion, base_model: BaseModel) -> No
         raise UserError("task_unfit", task=name, reason=reason, where={"field": "task"})
 
 
-def _check_method(team: Team, method: Method, task: Task, base_model: BaseModel, adapters: Sequence[Run]) -> None:
+def _check_method(team: Team, method: Method, recipe: Recipe) -> None:
     """Refuses a method that does not fit task and base model, and adapters that it cannot build on."""
+    base_model, adapters = recipe.base_model, recipe.adapters
     method.check_adapters([str(run.id) for run in adapters])
     for run in adapters:
         fits = run.team_id == team.id and run.base_model_id == base_model.id and run.method in method.capabilities.adapters_of
@@ -142,7 +87,7 @@ def _check_method(team: Team, method: Method, task: Task, base_model: BaseModel,
             raise UserError("adapter_unfit", run=run.name, method=method.name, model=base_model.name, where={"field": "adapters"})
     reason = obstacle(
         method,
-        task=task,
+        task=recipe.task,
         facts=base_model.facts,
         model=base_model.name,
         device_kinds=(),  # what the workers can do is asked of each of them

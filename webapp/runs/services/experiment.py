@@ -18,6 +18,7 @@ from webapp.runs.models import Experiment, Run
 from webapp.runs.services import cancel as cancelling
 from webapp.runs.services import retry as retrying
 from webapp.runs.services.create import NAME_LENGTH, create_run
+from webapp.runs.services.specs import Recipe
 from webapp.runs.states import TERMINAL, State
 
 # What all runs of an experiment have in common, of the parameters of `create_run`.
@@ -97,7 +98,7 @@ def _launch(experiment: Experiment, cells: Sequence[Cell], user: User, version: 
 
 def _launch_one(experiment: Experiment, cell: Cell, user: User, version: DatasetVersion, base: BaseModel) -> Run:
     try:
-        run = create_run(team=experiment.team, user=user, **parameters_of(experiment.name, experiment.spec, cell, version, base))
+        run = create_run(recipe_of(experiment.name, experiment.spec, cell, version, base), team=experiment.team, user=user)
     except UserError as error:
         # Which of the runs it was, before what is wrong with it.
         words = f"{cell.suffix()}: {error.message}"
@@ -107,19 +108,19 @@ def _launch_one(experiment: Experiment, cell: Cell, user: User, version: Dataset
     return run
 
 
-def parameters_of(name: str, spec: Mapping[str, Any], cell: Cell, version: DatasetVersion, base: BaseModel) -> dict[str, Any]:
-    """What `create_run` needs, less team and user, for a cell of an experiment of that name and spec."""
+def recipe_of(name: str, spec: Mapping[str, Any], cell: Cell, version: DatasetVersion, base: BaseModel) -> Recipe:
+    """The run for a cell of an experiment of that name and spec."""
     suffix = cell.suffix()
-    return {
-        "name": f"{name[: max(1, NAME_LENGTH - len(suffix) - 1)]}-{suffix}"[:NAME_LENGTH],
-        "dataset_version": version,
-        "base_model": base,
-        "method": cell.method,
-        "settings": dict(cell.settings),
-        "seed": cell.seed,
-        **{key: spec[key] for key in SHARED},
-        "training": {**spec["training"], "learning_rate": cell.learning_rate},
-    }
+    shared = {key: spec[key] for key in SHARED}
+    return Recipe(
+        name=f"{name[: max(1, NAME_LENGTH - len(suffix) - 1)]}-{suffix}"[:NAME_LENGTH],
+        dataset_version=version,
+        base_model=base,
+        method=cell.method,
+        settings=dict(cell.settings),
+        seed=cell.seed,
+        **{**shared, "training": {**spec["training"], "learning_rate": cell.learning_rate}},
+    )
 
 
 def stop_all(experiment: Experiment, *, actor: str) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from django.db.models import QuerySet
 
-from jobs.spec import RunSpec
+from jobs.methods.registry import get_method
+from jobs.spec import RunSpec, Task
 from webapp.accounts.models import Team
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
@@ -16,6 +18,43 @@ from webapp.runs.models import Artifact, Run
 from webapp.runs.states import State
 
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a run is made of. The mappings are the parts of a `jobs.spec.RunSpec`; what they leave out takes its default."""
+
+    name: str
+    dataset_version: DatasetVersion
+    base_model: BaseModel
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    adapters: Sequence[Run] = ()
+    task: Task = "causal_lm"
+    training: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    export: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    validation_share: float = 0.0
+
+    def spec(self) -> RunSpec:
+        """The whole spec, names in the place of paths. Raises `UserError` for what no run can have."""
+        # The defaults are written out: a later version of the catalogue must not change what this run means.
+        resolved = get_method(self.method).resolve(self.settings)
+        return placeholder_spec(
+            {
+                "task": self.task,
+                "method": {"id": self.method, "settings": resolved, "adapters": [str(run.id) for run in self.adapters]},
+                "training": dict(self.training),
+                "evaluation": dict(self.evaluation),
+                "export": dict(self.export),
+                "seed": self.seed,
+                "name": self.name.strip(),
+            },
+            self.dataset_version,
+            self.base_model,
+            self.validation_share,
+        )
 
 
 def placeholder_spec(parts: dict[str, Any], version: DatasetVersion, base_model: BaseModel, validation_share: float) -> RunSpec:
@@ -44,22 +83,3 @@ def for_worker(run: Run) -> RunSpec:
     data = spec.data.below(run.dataset_version.folder.resolve())
     method = replace(spec.method, adapters=[str(adapter_of(name)) for name in spec.method.adapters])
     return replace(spec, model=replace(spec.model, path=str(run.base_model.folder.resolve())), data=data, method=method)
-
-
-def parameters_of(run: Run) -> dict[str, Any]:
-    """What `create_run` needs, less team and user, to launch the same run again."""
-    spec = run.spec
-    return {
-        "name": run.name,
-        "dataset_version": run.dataset_version,
-        "base_model": run.base_model,
-        "method": run.method,
-        "task": spec.get("task", "causal_lm"),
-        "settings": dict(spec["method"]["settings"]),
-        "adapters": list(with_adapters(run.team).filter(pk__in=spec["method"].get("adapters", []))),
-        "training": dict(spec["training"]),
-        "evaluation": dict(spec["evaluation"]),
-        "export": dict(spec["export"]),
-        "seed": spec["seed"],
-        "validation_share": spec["data"]["validation_share"],
-    }

@@ -23,6 +23,7 @@ from webapp.core.redis import server_config
 from webapp.datasets.models import Dataset, DatasetVersion
 from webapp.datasets.services.register_files import create_dataset_from_files
 from webapp.runs.services.create import create_run
+from webapp.runs.services.specs import Recipe
 from webapp.settings.env import ENV, PROJECT
 
 ADMINISTRATOR = "admin"
@@ -105,19 +106,14 @@ class Command(BaseCommand):
 
     def _first_run(self) -> str:
         done = prepared()
-        run = create_run(
-            team=Team.objects.get(pk=done["team"]),
-            user=_owner(),
+        recipe = Recipe(
             name="First run",
             dataset_version=DatasetVersion.objects.get(pk=done["sample_dataset"]),
             base_model=BaseModel.objects.get(pk=done["sample_model"]),
             method="lora",
-            settings={},
             training=FIRST_RUN,
-            evaluation={},
-            export={},
-            seed=0,
         )
+        run = create_run(recipe, team=Team.objects.get(pk=done["team"]), user=_owner())
         self._say("queued a first LoRA run")
         return str(run.pk)
 
