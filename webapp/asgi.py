@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from channels.routing import ProtocolTypeRouter, URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
 from django.core.asgi import get_asgi_application
 
 from webapp.core.body_limit import BodyLimit
-from webapp.core.middleware import ConnectionLimit
+from webapp.core.checks import refuse_to_start_unsafe
+from webapp.core.middleware import ConnectionLimit, SameOrigin, SecureHeaders
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings.base")
 
@@ -17,12 +17,14 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings.base")
 def _application() -> ProtocolTypeRouter:
     # Django is set up by this call; what is imported after it has models.
     django = get_asgi_application()
+    refuse_to_start_unsafe()
     from channels.auth import AuthMiddlewareStack
 
+    from webapp.accounts.sockets import SignedInSockets
     from webapp.runs.routing import websocket_urlpatterns
 
-    sockets = ConnectionLimit(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
-    return ProtocolTypeRouter({"http": BodyLimit(django), "websocket": AllowedHostsOriginValidator(sockets)})
+    sockets = AuthMiddlewareStack(SignedInSockets(URLRouter(websocket_urlpatterns)))
+    return ProtocolTypeRouter({"http": SecureHeaders(BodyLimit(django)), "websocket": SameOrigin(ConnectionLimit(sockets))})
 
 
 application = _application()

@@ -46,9 +46,9 @@ def test_a_drained_worker_ends_its_run_and_takes_no_other_until_it_resumes(site:
 
     first = bench.launch(name="first")
     until_step(first, 2)
-    drain(worker, draining=True)
+    drain(worker, draining=True, actor=bench.user, team=bench.team)
     second, third = bench.launch(name="second"), bench.launch(name="third")
-    set_priority(third, Priority.HIGH)
+    set_priority(third, Priority.HIGH, actor=bench.user)
     until(first, State.SUCCEEDED)
     wait_for(lambda: "draining, takes no more runs" in site.log("train0"), 10)
     # The end of the first is told while the others wait: their doorbells lie where a worker that takes runs would hear them.
@@ -58,7 +58,7 @@ def test_a_drained_worker_ends_its_run_and_takes_no_other_until_it_resumes(site:
     assert (worker.run_id, worker.draining) == (None, True)
     assert not RunEvent.objects.filter(run__in=(second, third), to_state=State.STARTING).exists()
 
-    drain(worker, draining=False)
+    drain(worker, draining=False, actor=bench.user, team=bench.team)
     for run in (third, second):
         until(run, State.SUCCEEDED, 30)
     started = RunEvent.objects.filter(to_state=State.STARTING).order_by("at").values_list("run__name", flat=True)

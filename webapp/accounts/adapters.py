@@ -8,6 +8,7 @@ from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.core import context
+from allauth.core.internal import ratelimit
 from allauth.mfa.adapter import DefaultMFAAdapter
 from cryptography.fernet import Fernet
 from django.conf import settings
@@ -26,6 +27,23 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         """Nobody makes an account alone: an invitation is needed (`views.join_team`)."""
         return False
+
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        """Refuses a try where there were too many (`settings.ACCOUNT_RATE_LIMITS`): few for a name from one address, so that nobody shuts
+        another out from elsewhere; many for a name from anywhere. Raises `ValidationError`.
+        """
+        who = str(credentials.get("username", "")).lower()
+        self._tries = []
+        for action, key in (("login_failed", f"{who} {ratelimit.get_ip(request)}"), ("login_failed_anywhere", who)):
+            usage = ratelimit.consume(request, app="allauth.account", action=action, key=key)
+            if usage is None:
+                raise self.validation_error("too_many_login_attempts")
+            self._tries.append(usage)
+
+    def _rollback_login_failed_rl_usage(self) -> None:
+        # Called by `authenticate` for a right password, which is no failed try.
+        for usage in self._tries:
+            usage.rollback()
 
     def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
         """A wrong password for a person whom there is stands in the audit log."""

@@ -16,6 +16,7 @@ from webapp.accounts.audit_actions import Action
 from webapp.accounts.forms import AuditForm
 from webapp.accounts.models import AuditEvent
 from webapp.accounts.services.audit import Wanted, events, people
+from webapp.core.spreadsheet import harmless
 
 PAGE = 50
 COLUMNS = ("at", "person", "action", "object_type", "object_id", "object_name", "address", "detail")
@@ -48,13 +49,8 @@ def audit_csv(request: HttpRequest, slug: str) -> HttpResponse:
     for event in events(team, wanted).iterator():
         detail = json.dumps(event.detail, sort_keys=True, ensure_ascii=False) if event.detail else ""
         cells = (event.actor_name, event.action, event.object_type, event.object_id, event.object_name, event.address or "", detail)
-        writer.writerow([event.at.isoformat(), *map(_plain, cells)])
+        writer.writerow([event.at.isoformat(), *map(harmless, cells)])
     return response
-
-
-def _plain(cell: str) -> str:
-    """The cell as text: a spreadsheet takes what begins so for a formula, and a name is anybody's choice."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _words(event: AuditEvent) -> str:

@@ -1,4 +1,4 @@
-"""No request body larger than its path allows gets past this door.
+"""No request body larger than its path allows, or slower than anybody's line, gets past this door.
 
 Django spools a request's whole body to a temporary file before a view is asked, with no cap, so the cap stands in front of Django.
 """
@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from channels.db import database_sync_to_async
 from django.conf import settings
+from django.db import DatabaseError
+from django.http import parse_cookie
 
 from webapp.settings.env import ENV
 
@@ -22,47 +26,77 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Where tus parts go (webapp.datasets.urls).
 _PART = re.compile(r"^/uploads/[^/]+/?$")
+# What the bodies that one process is reading may come to: each lies in memory or in a temporary file until its view is done.
+HELD_BYTES = 512 * 2**20
+# A body must come within this time, and at this rate after it.
+PATIENCE_SECONDS = 20.0
+SLOWEST_BYTES_PER_SECOND = 4096
 # How much of a refused body is thrown away, so that the client reads the answer instead of a reset connection.
 _LINGER_BYTES = 4 * 2**20
 _LINGER_SECONDS = 2.0
 
 
-class _TooLarge(Exception):
-    """The body that is being read has passed its limit."""
+class _Refused(Exception):
+    """The body that is being read will not be taken: an HTTP status, and why."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status, self.words = status, words
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body over the limit of its path, by its Content-Length and by counting what arrives.
+    """ASGI middleware: 413 for a body over the limit of its path, by its Content-Length and by counting what arrives; 408 for one that
+    does not come; 503 while all bodies together take too much room.
 
-    The limit is `request_limit_bytes`; one part of an upload (tus PATCH), sent with a session cookie, may have `chunk_limit_bytes`.
+    The limit is `request_limit_bytes`; one part of an upload (tus PATCH) may have `chunk_limit_bytes`, where its session is open.
     """
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: Application, held_bytes: int = HELD_BYTES) -> None:
         self.app = app
+        self.held_bytes = held_bytes
+        self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, or answers it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = dict(scope["headers"])
-        limit = body_limit(scope["method"], scope["path"], headers.get(b"cookie", b""))
+        cookies = headers.get(b"cookie", b"")
+        limit = body_limit(scope["method"], scope["path"], cookies)
         declared = headers.get(b"content-length", b"0")
         if not declared.isdigit():
             return await _refuse(400, "Content-Length must be a number.", receive, send)
+        if limit > ENV.request_limit_bytes and (int(declared) > ENV.request_limit_bytes or b"transfer-encoding" in headers):
+            try:
+                limit = limit if await _is_session_open(cookies) else ENV.request_limit_bytes
+            except DatabaseError:
+                return await _refuse(503, "The database is away.", receive, send)
         if int(declared) > limit:
             return await _refuse(413, _words(limit), receive, send)
         return await self._counted(limit, scope, receive, send)
 
     async def _counted(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
         total = 0
-        started = False
+        started = complete = False
+        due = time.monotonic() + PATIENCE_SECONDS
 
         async def count() -> Message:
-            nonlocal total
-            message = await receive()
+            nonlocal total, complete
+            if complete:
+                # What comes now is the news that the client has gone, for which Django waits as long as the answer takes.
+                return await receive()
+            try:
+                async with asyncio.timeout(due + total / SLOWEST_BYTES_PER_SECOND - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise _Refused(408, "The request took too long to arrive.") from None
+            complete = not message.get("more_body", False)
             total += len(message.get("body", b""))
+            self.held += len(message.get("body", b""))
             if total > limit:
-                raise _TooLarge
+                raise _Refused(413, _words(limit))
+            if self.held > self.held_bytes:
+                raise _Refused(503, "Too much is being sent at once. Try again in a minute.")
             return message
 
         async def note(message: Message) -> None:
@@ -72,10 +106,12 @@ class BodyLimit:
 
         try:
             await self.app(scope, count, note)
-        except _TooLarge:
+        except _Refused as refused:
             # Once an answer has begun there is no second one; the server closes the connection of an answer that was cut.
             if not started:
-                await _refuse(413, _words(limit), receive, send)
+                await _refuse(refused.status, refused.words, receive, send)
+        finally:
+            self.held -= total
 
 
 def body_limit(method: str, path: str, cookies: bytes) -> int:
@@ -83,6 +119,16 @@ def body_limit(method: str, path: str, cookies: bytes) -> int:
     if method == "PATCH" and _PART.match(path) and f"{settings.SESSION_COOKIE_NAME}=".encode() in cookies:
         return ENV.chunk_limit_bytes
     return ENV.request_limit_bytes
+
+
+@database_sync_to_async  # type: ignore[untyped-decorator]
+def _is_session_open(cookies: bytes) -> bool:
+    """Whether the cookies name a session that there is. Who it is, and what they may do, is asked behind this door."""
+    from django.contrib.sessions.models import Session
+    from django.utils import timezone
+
+    key = parse_cookie(cookies.decode("latin-1")).get(settings.SESSION_COOKIE_NAME, "")
+    return Session.objects.filter(session_key=key, expire_date__gt=timezone.now()).exists()
 
 
 def _words(limit: int) -> str:

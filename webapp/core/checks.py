@@ -10,21 +10,30 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import ERROR, CheckMessage, Error, Warning, register
 
 # From this version on the JSON functions, which the curves are read with, are always built in.
 _SQLITE_OLDEST = (3, 38, 0)
 _KEY_LENGTH = 32
+# How those begin that stand in examples and templates, in small letters; long enough that no random key does.
+_KNOWN_KEYS = (
+    "django-insecure-", "change-me", "change_me", "changeme", "replace-me", "replace_me", "your-secret", "your_secret", "my-secret",
+    "secret-key", "secret_key", "secretkey", "insecure", "password",
+)  # fmt: skip
 _SOCKET_LENGTH = 107
 
 
 @register()
 def secret_key(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001: no secret key. W001: one that can be guessed."""
-    if settings.SECRET_KEY == "unset":  # noqa: S105
+    """E001: no secret key. E005: one out of an example. W001: one that is short."""
+    key = str(settings.SECRET_KEY)
+    if key == "unset":
         hint = "Run `manage.py prepare`, which writes one, or set GRAFT_SECRET_KEY."
         return [Error("The site has no secret key.", hint=hint, id="graft.E001")]
-    if len(settings.SECRET_KEY) < _KEY_LENGTH:
+    if key.lower().startswith(_KNOWN_KEYS) or key.lower() == "secret":
+        hint = f"Set GRAFT_SECRET_KEY to {_KEY_LENGTH} random characters or more, or leave it out: `manage.py prepare` writes one."
+        return [Error("The secret key is one that everybody knows.", hint=hint, id="graft.E005")]
+    if len(key) < _KEY_LENGTH:
         return [Warning("The secret key is short enough to be guessed.", hint=f"Use {_KEY_LENGTH} characters or more.", id="graft.W001")]
     return []
 
@@ -60,6 +69,13 @@ def sqlite_version(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
         oldest = ".".join(map(str, _SQLITE_OLDEST))
         return [Error(f"SQLite {sqlite3.sqlite_version} is too old.", hint=f"Use {oldest} or newer, or PostgreSQL.", id="graft.E004")]
     return []
+
+
+def refuse_to_start_unsafe() -> None:
+    """Ends a server that is started without `manage.py`, which would have looked. Raises `SystemExit` with what is wrong."""
+    wrong = [message for check in (secret_key, hosts) for message in check(None) if message.level >= ERROR]
+    if wrong:
+        raise SystemExit("\n".join(map(str, wrong)))
 
 
 def stack() -> str:

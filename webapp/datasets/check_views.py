@@ -18,6 +18,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from jobs.errors import UserError
 from webapp.accounts.access import enter
 from webapp.core.progress import standing
+from webapp.core.spreadsheet import harmless
 from webapp.datasets import copies, problems
 from webapp.datasets.access import get_dataset, get_version
 from webapp.datasets.balance import balance
@@ -161,12 +162,7 @@ def _csv(name: str, header: tuple[str, ...], rows: Iterator[list[Any]]) -> Strea
     def lines() -> Iterator[str]:
         yield "\ufeff" + writer.writerow(header)
         for row in rows:
-            yield writer.writerow([_harmless(cell) for cell in row])
+            yield writer.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in row])
 
     disposition = content_disposition_header(as_attachment=True, filename=name) or "attachment"
     return StreamingHttpResponse(lines(), content_type="text/csv; charset=utf-8", headers={"Content-Disposition": disposition})
-
-
-def _harmless(cell: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

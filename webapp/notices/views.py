@@ -82,7 +82,7 @@ def renew(request: HttpRequest, slug: str, webhook_id: UUID) -> HttpResponse:
 def set_active(request: HttpRequest, slug: str, webhook_id: UUID) -> HttpResponse:
     """Switches it on (`active=1`) or off."""
     team, webhook = _mine(request, slug, webhook_id)
-    switch(webhook, active=request.POST.get("active") == "1")
+    switch(webhook, active=request.POST.get("active") == "1", user=signed_in(request))
     return redirect("notices:notifications", team.slug)
 
 

@@ -57,18 +57,19 @@ def _clone(asked: Asked) -> Done:
 
 def _tag(asked: Asked) -> Done:
     names = tagging.tag_names(asked.tag)
-    changed = tagging.tag(asked.runs, names)
+    changed = tagging.tag(asked.runs, names, team=asked.team, actor=asked.actor)
     return Done(_tagged(changed, names, taken_off=False), undo=_undo_tags("untag", changed, names))
 
 
 def _untag(asked: Asked) -> Done:
     names = tagging.tag_names(asked.tag)
-    changed = tagging.untag(asked.runs, names)
+    changed = tagging.untag(asked.runs, names, team=asked.team, actor=asked.actor)
     return Done(_tagged(changed, names, taken_off=True), undo=_undo_tags("tag", changed, names))
 
 
 def _archive(asked: Asked) -> Done:
-    ticked, changed = len(_ids(asked)), archiving.archive(asked.runs)
+    ticked = len(_ids(asked))
+    changed = archiving.archive(asked.runs, team=asked.team, actor=asked.actor)
     words = ngettext("%(count)d run was archived.", "%(count)d runs were archived.", len(changed)) % {"count": len(changed)}
     if len(changed) < ticked:
         words += " " + _("What runs or waits, and what was archived before, stays as it is.")
@@ -76,7 +77,7 @@ def _archive(asked: Asked) -> Done:
 
 
 def _unarchive(asked: Asked) -> Done:
-    changed = archiving.unarchive(asked.runs)
+    changed = archiving.unarchive(asked.runs, team=asked.team, actor=asked.actor)
     words = ngettext("%(count)d run is back in the list.", "%(count)d runs are back in the list.", len(changed))
     return Done(words % {"count": len(changed)}, undo=_undo("archive", changed))
 

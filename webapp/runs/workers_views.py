@@ -36,9 +36,10 @@ def workers(request: HttpRequest, slug: str) -> HttpResponse:
 def drain(request: HttpRequest, slug: str, worker_id: UUID) -> HttpResponse:
     """`draining=1` lets the worker take no more runs, `draining=0` lets it take them again. For administrators of the site."""
     team = get_team(request.user, slug)
-    if not signed_in(request).is_superuser:
+    user = signed_in(request)
+    if not user.is_superuser:
         raise PermissionDenied(_("Only an administrator of the site drains workers."))
-    drain_worker(get_object_or_404(Worker, pk=worker_id), draining=request.POST.get("draining") == "1")
+    drain_worker(get_object_or_404(Worker, pk=worker_id), draining=request.POST.get("draining") == "1", actor=user, team=team)
     return _answer(request, team)
 
 
@@ -56,7 +57,7 @@ def priority(request: HttpRequest, slug: str, run_id: UUID) -> HttpResponse:
     if wanted > max(Priority.NORMAL, run.priority) and not user.is_superuser:
         raise PermissionDenied(_("Only an administrator of the site puts a run before those of other teams."))
     try:
-        set_priority(run, wanted)
+        set_priority(run, wanted, actor=user)
     except UserError as error:
         messages.error(request, f"{error.message} {error.remedy}")
     return _answer(request, team)
@@ -66,11 +67,12 @@ def priority(request: HttpRequest, slug: str, run_id: UUID) -> HttpResponse:
 def move(request: HttpRequest, slug: str, run_id: UUID) -> HttpResponse:
     """Moves a waiting run `up`, `down` or to the `top` of its team's line."""
     team = get_team(request.user, slug)
-    run = _waiting(signed_in(request), team, run_id)
+    user = signed_in(request)
+    run = _waiting(user, team, run_id)
     direction = request.POST.get("direction")
     try:
         if direction in get_args(Direction):
-            shift(run, cast(Direction, direction))
+            shift(run, cast(Direction, direction), actor=user)
         else:
             messages.error(request, _("Nothing was changed: choose up, down or top."))
     except UserError as error:

@@ -212,6 +212,9 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = ENV.behind_tl
 SECURE_HSTS_SECONDS = 31_536_000 if ENV.behind_tls else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENV.behind_tls else None
 SESSION_COOKIE_SAMESITE = "Lax"
+# A cookie whose name begins so is taken by browsers from this very host alone: no neighbour under the same domain can set it.
+_PREFIX = "__Host-" if ENV.behind_tls else ""
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"{_PREFIX}sessionid", f"{_PREFIX}csrftoken"
 DATA_UPLOAD_MAX_MEMORY_SIZE = ENV.request_limit_bytes
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 500
 DATA_UPLOAD_MAX_NUMBER_FILES = 5
@@ -230,6 +233,9 @@ ACCOUNT_EMAIL_VERIFICATION = "optional" if ENV.email_url else "none"
 ACCOUNT_EMAIL_NOTIFICATIONS = bool(ENV.email_url)
 ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False
 ACCOUNT_SESSION_REMEMBER = True
+# Wrong passwords (webapp/accounts/adapters.py): from one address, of one name from one address, of one name from anywhere.
+ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,5/300s/key", "login_failed_anywhere": "200/h/key"}
+ACCOUNT_FORMS = {"reset_password": "webapp.accounts.reset.ResetForm"}
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
 MFA_ADAPTER = "webapp.accounts.adapters.MFAAdapter"
@@ -269,7 +275,7 @@ USE_I18N = True
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "formatters": {"line": {"class": "webapp.core.logs.LineFormatter", "format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": ENV.log_level},
 }

@@ -18,10 +18,21 @@ def ids(messages: list[CheckMessage]) -> list[str | None]:
     return [message.id for message in messages]
 
 
-@pytest.mark.parametrize(("key", "expected"), [("unset", ["graft.E001"]), ("short", ["graft.W001"]), ("k" * 64, [])])
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("unset", ["graft.E001"]), ("change-me", ["graft.E005"]), ("django-insecure-" + "k" * 50, ["graft.E005"]),
+        ("short", ["graft.W001"]), ("k" * 64, []),
+    ],
+)  # fmt: skip
 def test_secret_key(settings: Any, key: str, expected: list[str]) -> None:
     settings.SECRET_KEY = key
     assert ids(checks.secret_key(None)) == expected
+    if any("E" in name for name in expected):
+        with pytest.raises(SystemExit, match="secret key"):
+            checks.refuse_to_start_unsafe()
+    else:
+        checks.refuse_to_start_unsafe()
 
 
 def test_any_host(settings: Any) -> None:

@@ -82,8 +82,8 @@ def test_the_counts_that_are_given_stay_as_they_are() -> None:
 def test_a_doorbell_claims_the_run_whose_turn_it_is(bench: Bench, other: Bench) -> None:
     low, first, second, high = (bench.launch(name=name) for name in ("low", "first", "second", "high"))
     theirs = other.launch(name="theirs")
-    set_priority(low, Priority.LOW)
-    set_priority(high, Priority.HIGH)
+    set_priority(low, Priority.LOW, actor=bench.user)
+    set_priority(high, Priority.HIGH, actor=bench.user)
     expected = [high, theirs, first, second, low]
     assert list(places("train")) == [run.id for run in expected]
     assert places("train")[high.id] == 1
@@ -102,7 +102,7 @@ def test_no_run_of_another_queue_is_claimed(bench: Bench) -> None:
 def test_up_down_and_top(bench: Bench, other: Bench) -> None:
     runs = [bench.launch(name=name) for name in "abc"]
     urgent, theirs = bench.launch(name="urgent"), other.launch(name="theirs")
-    set_priority(urgent, Priority.HIGH)
+    set_priority(urgent, Priority.HIGH, actor=bench.user)
 
     def names() -> str:
         line = [Run.objects.get(pk=turn.run_id) for turn in turns("train")]
@@ -116,7 +116,7 @@ def test_up_down_and_top(bench: Bench, other: Bench) -> None:
         (0, "up", "cab"),
         (1, "top", "bca"),
     ]:
-        shift(Run.objects.get(pk=runs[run].pk), direction)  # type: ignore[arg-type]
+        shift(Run.objects.get(pk=runs[run].pk), direction, actor=bench.user)  # type: ignore[arg-type]
         assert names() == after
     theirs.refresh_from_db()
     assert theirs.place == 0
@@ -132,7 +132,7 @@ def test_only_waiting_runs_can_be_ordered(bench: Bench) -> None:
     run = bench.launch()
     claim_next("train", "train0")
     run.refresh_from_db()
-    for action in (lambda: shift(run, "up"), lambda: set_priority(run, Priority.HIGH)):
+    for action in (lambda: shift(run, "up", actor=bench.user), lambda: set_priority(run, Priority.HIGH, actor=bench.user)):
         with pytest.raises(UserError, match="the run is starting"):
             action()
     run.refresh_from_db()
@@ -142,7 +142,7 @@ def test_only_waiting_runs_can_be_ordered(bench: Bench) -> None:
 def test_a_draining_worker_claims_nothing_and_another_does(bench: Bench) -> None:
     run = bench.launch()
     draining, _free = worker("train0"), worker("train1")
-    drain(draining, draining=True)
+    drain(draining, draining=True, actor=bench.user, team=bench.team)
     assert claim_next("train", "train0") is None
     run.refresh_from_db()
     assert (run.state, run.attempt) == (State.QUEUED, 0)
@@ -151,7 +151,7 @@ def test_a_draining_worker_claims_nothing_and_another_does(bench: Bench) -> None
     assert taken is not None
     assert taken.id == run.id
     bench.launch(name="next")
-    drain(draining, draining=False)
+    drain(draining, draining=False, actor=bench.user, team=bench.team)
     assert claim_next("train", "train0") is not None
 
 
@@ -172,7 +172,7 @@ def test_a_team_at_its_limit_of_running_runs_lets_others_go_first(bench: Bench, 
     assert taken is not None
     assert taken.id == runs[0].id
     theirs = other.launch()
-    set_priority(runs[1], Priority.HIGH)
+    set_priority(runs[1], Priority.HIGH, actor=bench.user)
     line = turns("train")
     assert [turn.run_id for turn in line] == [theirs.id, runs[1].id, runs[2].id]
     assert [(turn.hold.kind, turn.hold.used, turn.hold.limit) if turn.hold else None for turn in line] == [

@@ -6,6 +6,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from jobs.errors import UserError
+from webapp.accounts.access import ACTIONS, rank, role_of
 from webapp.accounts.audit_actions import Action
 from webapp.accounts.models import Invitation, Membership, User
 from webapp.accounts.secret import digest
@@ -13,13 +14,18 @@ from webapp.accounts.services.audit import record
 
 
 def open_invitation(token: str) -> Invitation:
-    """The invitation of a token, where it can still be used. Raises `UserError("invitation_invalid")`."""
+    """The invitation of a token, where it can still be used: while whoever made it could make it still, so that nobody leaves a way back
+    for themselves. Raises `UserError("invitation_invalid")`.
+    """
     invitation = (
         Invitation.objects.select_related("team", "created_by")
-        .filter(token_sha256=digest(token), used_at=None, revoked_at=None, expires_at__gt=timezone.now(), created_by__is_active=True)
+        .filter(token_sha256=digest(token), used_at=None, revoked_at=None, expires_at__gt=timezone.now())
         .first()
     )
     if invitation is None:
+        raise UserError("invitation_invalid")
+    inviter = role_of(invitation.created_by, invitation.team)
+    if inviter is None or "manage" not in ACTIONS[inviter] or rank(invitation.role) > rank(inviter):
         raise UserError("invitation_invalid")
     return invitation
 

@@ -37,9 +37,11 @@ def add_webhook(*, team: Team, user: User, url: str, ended: bool, failed: bool) 
     return webhook
 
 
-def switch(webhook: Webhook, *, active: bool) -> None:
+@transaction.atomic
+def switch(webhook: Webhook, *, active: bool, user: User) -> None:
     """Switches it on or off; what waits for one that is off is given up."""
-    Webhook.objects.filter(pk=webhook.pk).update(active=active)
+    if Webhook.objects.filter(pk=webhook.pk).exclude(active=active).update(active=active):
+        record(Action.WEBHOOK_ON if active else Action.WEBHOOK_OFF, team=webhook.team, actor=user, thing=webhook)
 
 
 def new_secret(webhook: Webhook, *, user: User) -> Webhook:

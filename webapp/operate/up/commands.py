@@ -39,6 +39,7 @@ def web_process(host: str, port: int) -> Process:
     options = {
         "--host": host,
         "--port": str(port),
+        "--http": "webapp.core.server:PatientProtocol",
         "--ws": "websockets-sansio",
         "--ws-max-size": "65536",
         "--ws-ping-interval": "20",

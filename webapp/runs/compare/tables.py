@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from webapp.core.formats import NONE, THIN
+from webapp.core.spreadsheet import harmless
 
 Raw = str | int | float | None
 
@@ -49,8 +50,6 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
 
-# A spreadsheet takes a text that begins so for a formula.
-_FORMULA = re.compile(r"^[=+\-@\t\r]")
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~])")
 _BOLD = r"\textbf{{{}}}"
 _LATEX = {
@@ -74,7 +73,7 @@ def _plain(raw: Raw) -> str:
     if raw is None:
         return ""
     if isinstance(raw, str):
-        return f"'{raw}" if _FORMULA.match(raw) else raw
+        return harmless(raw)
     return str(int(raw)) if float(raw).is_integer() else repr(raw)
 
 

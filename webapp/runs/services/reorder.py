@@ -7,6 +7,9 @@ from typing import Literal
 from django.db import transaction
 from django.db.models.functions import Now
 
+from webapp.accounts.audit_actions import Action
+from webapp.accounts.models import User
+from webapp.accounts.services.audit import record
 from webapp.runs.models import Run
 from webapp.runs.priorities import Priority
 from webapp.runs.services.wish import refuse
@@ -15,14 +18,16 @@ from webapp.runs.states import State
 Direction = Literal["up", "down", "top"]
 
 
-def set_priority(run: Run, priority: Priority) -> None:
+def set_priority(run: Run, priority: Priority, *, actor: User) -> None:
     """Gives a waiting run a priority, behind its team's others of that priority. Raises `UserError("run_state")` where it waits no more."""
     with transaction.atomic():
         if not Run.objects.filter(pk=run.pk, state=State.QUEUED).update(priority=priority, place=0, changed_at=Now()):
             raise refuse(run, "Changing the priority")
+        detail = {"from": Priority(run.priority).name.lower(), "to": priority.name.lower()}
+        record(Action.RUN_PRIORITY, team=run.team, actor=actor, thing=run, name=run.name, detail=detail)
 
 
-def shift(run: Run, direction: Direction) -> None:
+def shift(run: Run, direction: Direction, *, actor: User) -> None:
     """Moves a waiting run among its team's waiting runs of the same priority; at the end of the line nothing changes.
 
     Raises `UserError("run_state")` where it waits no more.
@@ -40,3 +45,4 @@ def shift(run: Run, direction: Direction) -> None:
         for place, run_id in enumerate(ids, -len(ids)):
             if (run_id, place) not in line:
                 Run.objects.filter(pk=run_id).update(place=place, changed_at=Now())
+        record(Action.RUN_MOVED, team=run.team, actor=actor, thing=run, name=run.name, detail={"direction": direction})
