@@ -21,7 +21,8 @@ The data of each kind (all sizes in bytes, all times in seconds):
   `adapter 1`, `adapter 2`, ... are those that it was made of; what was not measured is null. `metrics` holds the figures of
   tasks other than writing, by the ids of `jobs.tasks.registry` (`accuracy f1_macro f1_positive matthews`, `pearson spearman
   mean_squared_error`, `exact_match f1`; shares from 0 to 1): all of them on the held-out rows, some or none while the training goes on
-- `sample`: `step model index prompt answer expected correct`
+- `sample`: `step model index prompt answer expected correct`; `base` before the first step, `tuned` at some steps of the training
+  (`jobs.samples`) and once more, as all other models, at the end: the prompts in the training are among those
 - `log`: `level message`
 - `method`: `step name` and what a method shows of its inside. `block_scores` (block-sparse): `modules`, for each adapted module `layer
   module n m k mean replaced positions scores`: its grid has `n` rows of `m` blocks, of which `k` are selected, at `positions` (row * m +

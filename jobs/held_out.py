@@ -65,7 +65,7 @@ class HeldOut:
         """What a model makes of the general probe: emits its `eval` event under `name`, and returns its data."""
         report = self.session.phase("evaluating", None, "rows")
         forward.model.eval()
-        with _autocast(forward):
+        with arithmetic(forward):
             found = measure_probe(
                 forward.model,
                 self.tokenizer,
@@ -80,7 +80,7 @@ class HeldOut:
         """Evaluates a model, emits its `eval` and `sample` events under `name`, and returns the data of the `eval`."""
         report = self.session.phase("evaluating", None, "rows")
         forward.model.eval()
-        with _autocast(forward):
+        with arithmetic(forward):
             found = self.session.work.evaluate(forward, self.held, self.session.spec.evaluation, lambda done, _: report(done))
         samples = found.pop("samples")
         step = subject.progress.step
@@ -91,6 +91,6 @@ class HeldOut:
         return measured
 
 
-def _autocast(forward: Runner) -> torch.autocast:
+def arithmetic(forward: Runner) -> torch.autocast:
     """The arithmetic that the run trains in."""
     return torch.autocast(forward.device.split(":")[0], dtype=forward.dtype, enabled=forward.dtype != torch.float32)

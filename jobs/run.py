@@ -29,6 +29,7 @@ from jobs.models.architectures import require_task
 from jobs.models.device import probe
 from jobs.models.heads import fresh_heads
 from jobs.models.loading import DTYPES, load_model, load_tokenizer
+from jobs.samples import Samples
 from jobs.spec import RunSpec
 from jobs.tasks.registry import make_work
 from jobs.tasks.work import Means, Rows, Work
@@ -109,7 +110,7 @@ def execute(
     session = Session.open(spec, out, emit, stop)
     torch.set_num_threads(session.device["threads"])
     trainer, held_out, start = prepare(session, resume, cache)
-    trainer.finish = finish
+    trainer.finish, trainer.sample = finish, Samples(trainer, held_out)
     emit("plan", **_plan(session, trainer, held_out.encoded, start))
     _tell_of_rows(session, held_out.encoded)
 

@@ -33,6 +33,14 @@ class Question:
     expected: str
 
 
+class Asked(NamedTuple):
+    """Questions, whether an answer to them can be right or wrong (`scored`), and the most tokens of an answer."""
+
+    questions: Sequence[Question]
+    scored: bool
+    longest: int
+
+
 def evaluate(
     model: Any,
     tokenizer: Any,
@@ -60,21 +68,34 @@ def evaluate(
     chosen = [records[index] for index in asked]
     choices = choice_score(model, tokenizer, chosen, progress)
     accuracy = label_accuracy(model, tokenizer, chosen, labels, progress) if labels else None
-    questions = questions_of(records, tokenizer, asked) if spec.generate else []
-    answered = _answer(model, tokenizer, questions, labels, spec, progress=progress) if questions else _Answered([], [], False)
+    questions = _to_ask(records, tokenizer, asked, labels, spec)
+    answers = _answer(model, tokenizer, questions, progress)
     return {
         "loss": mean,
         "perplexity": None if mean is None else math.exp(min(mean, LARGEST_EXPONENT)),
         "token_accuracy": loss.correct / loss.tokens if loss.tokens else None,
-        "exact_match": _exact_match(answered),
+        "exact_match": _exact_match(questions, answers),
         "label_accuracy": accuracy,
         "choice_accuracy": choices.accuracy,
         "choice_accuracy_normalised": choices.accuracy_normalised,
         "rows": len(records),
         "tokens": loss.tokens,
         "seconds": time.monotonic() - start,
-        "samples": _samples(answered, spec.samples),
+        "samples": _samples(questions, answers, spec.samples),
     }
+
+
+def to_sample(records: Sequence[Mapping[str, Any]], tokenizer: Any, spec: EvaluationSpec, most: int) -> Asked:
+    """At most `most` of the questions whose answers `evaluate` gives as samples, to be asked again and again by `sample`."""
+    answerable = [index for index, record in enumerate(records) if expected_answer(record) is not None]
+    labels = _labels([records[index] for index in answerable])
+    asked = _to_ask(records, tokenizer, spread(answerable, spec.rows), labels, spec)
+    return asked._replace(questions=spread(spread(asked.questions, spec.samples), most))
+
+
+def sample(model: Any, tokenizer: Any, asked: Asked) -> list[dict[str, Any]]:
+    """The answers as `samples` of `evaluate`; nothing else is measured."""
+    return _samples(asked, _answer(model, tokenizer, asked, None), len(asked.questions))
 
 
 def _labels(records: Sequence[Mapping[str, Any]]) -> Labels | None:
@@ -101,41 +122,42 @@ def _last_words(record: Mapping[str, Any]) -> str:
     return str(record["messages"][last - 1]["content"]) if last else ""
 
 
-class _Answered(NamedTuple):
-    questions: Sequence[Question]
-    answers: Sequence[str]
-    scored: bool
-
-
-def _answer(
-    model: Any, tokenizer: Any, asked: Sequence[Question], labels: Labels | None, spec: EvaluationSpec, *, progress: Any
-) -> _Answered:
-    """Asks the questions; of prose, only as many as are shown as samples."""
-    lengths = [len(ids) for ids in tokenizer([question.expected for question in asked], add_special_tokens=False)["input_ids"]]
+def _to_ask(
+    records: Sequence[Mapping[str, Any]], tokenizer: Any, chosen: Sequence[int], labels: Labels | None, spec: EvaluationSpec
+) -> Asked:
+    """The rows of the indices `chosen`; of prose, only as many as are shown as samples. None where the spec wants nothing generated."""
+    questions = questions_of(records, tokenizer, chosen) if spec.generate else []
+    if not questions:
+        return Asked([], False, spec.max_new_tokens)
+    lengths = [len(ids) for ids in tokenizer([question.expected for question in questions], add_special_tokens=False)["input_ids"]]
     scored = statistics.median(lengths) <= LONG_ANSWER_TOKENS
-    if not scored:
-        asked = asked[: spec.samples]
     longest = min(spec.max_new_tokens, max(lengths) + SPARE_TOKENS) if labels else spec.max_new_tokens
-    answers = generate(model, tokenizer, [question.prompt_ids for question in asked], max_new_tokens=longest, progress=progress)
-    return _Answered(asked, [answer.strip() for answer in answers], scored)
+    return Asked(questions if scored else questions[: spec.samples], scored, longest)
 
 
-def _exact_match(answered: _Answered) -> float | None:
-    if not answered.scored or not answered.questions:
+def _answer(model: Any, tokenizer: Any, asked: Asked, progress: Callable[[int, int], None] | None) -> list[str]:
+    if not asked.questions:
+        return []
+    prompts = [question.prompt_ids for question in asked.questions]
+    return [answer.strip() for answer in generate(model, tokenizer, prompts, max_new_tokens=asked.longest, progress=progress)]
+
+
+def _exact_match(asked: Asked, answers: Sequence[str]) -> float | None:
+    if not asked.scored or not asked.questions:
         return None
-    right = sum(exact(answer, question.expected) for question, answer in zip(answered.questions, answered.answers, strict=True))
-    return right / len(answered.questions)
+    right = sum(exact(answer, question.expected) for question, answer in zip(asked.questions, answers, strict=True))
+    return right / len(asked.questions)
 
 
-def _samples(answered: _Answered, count: int) -> list[dict[str, Any]]:
-    pairs = list(zip(answered.questions, answered.answers, strict=True))
+def _samples(asked: Asked, answers: Sequence[str], count: int) -> list[dict[str, Any]]:
+    pairs = list(zip(asked.questions, answers, strict=True))
     return [
         {
             "index": question.index,
             "prompt": question.prompt,
             "answer": answer,
             "expected": question.expected,
-            "correct": exact(answer, question.expected) if answered.scored else None,
+            "correct": exact(answer, question.expected) if asked.scored else None,
         }
         for question, answer in spread(pairs, count)
     ]

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from jobs.data.encoding import Encoded
 from jobs.data.token_cache import TokenCache
-from jobs.evaluation import evaluate
+from jobs.evaluation import evaluate, sample, to_sample
 from jobs.export.parity import beginnings, causal_logits
 from jobs.models.heads import CAUSAL, Head
 from jobs.spec import EvaluationSpec, RunSpec
-from jobs.tasks.work import Held, Means, Progress, Work
+from jobs.tasks.work import Held, Means, Progress, Sampler, Work
 from jobs.training.checks import choose_forward
 from jobs.training.forward import Forward
 from jobs.training.loop import token_figures
@@ -64,6 +64,11 @@ class CausalLm(Work):
             progress=progress,
         )
         return {**found, "metrics": {}}
+
+    def sampler(self, held: Held, spec: EvaluationSpec, most: int) -> Sampler | None:
+        """Writes the answers to some questions, and measures nothing."""
+        asked = to_sample([held.records[index] for index in held.rows.indices], held.tokenizer, spec, most)
+        return (lambda runner: sample(runner.model, held.tokenizer, asked)) if asked.questions else None
 
     def logits(self, model: Any, row: Sequence[int]) -> Tensor:
         """[positions, vocabulary] of one row of token ids."""

@@ -12,13 +12,13 @@ import numpy as np
 from torch import Tensor
 
 from jobs.data.records import read_records
-from jobs.data.split import split_indices
+from jobs.data.split import split_indices, spread
 from jobs.data.token_cache import TokenCache
 from jobs.data.tokens import LENGTH_CAP, LENGTH_MULTIPLE, EncodedRows, Row
 from jobs.errors import UserError
-from jobs.spec import RunSpec, Task, TrainingSpec
+from jobs.spec import EvaluationSpec, RunSpec, Task, TrainingSpec
 from jobs.tasks.forward import Framing, Kind, TaskForward, Text
-from jobs.tasks.work import Means, Work, device_of, file_of
+from jobs.tasks.work import Held, Means, Sampler, Work, device_of, file_of
 from jobs.training.rowsets import EncodedSets
 
 Record = Mapping[str, Any]
@@ -126,6 +126,16 @@ class HeadWork(Work):
         """Padded batches."""
         del rows, spec
         return TaskForward(model, means.dtype, means.device, self.kind()), []
+
+    def asked(self, held: Held, spec: EvaluationSpec) -> list[int]:
+        """The numbers of the records that `evaluate` gets an answer to, in order: of all that have a row."""
+        del spec
+        return list(dict.fromkeys(held.rows.indices))
+
+    def sampler(self, held: Held, spec: EvaluationSpec, most: int) -> Sampler | None:
+        """Evaluates the rows of some records alone."""
+        few = held.only(spread(spread(self.asked(held, spec), spec.samples), most))
+        return (lambda runner: list(self.evaluate(runner, few, spec, lambda *_: None)["samples"])) if few.rows.rows else None
 
     def logits(self, model: Any, row: Row) -> Tensor:
         """What the kind makes of the model's outputs on one row."""

@@ -117,8 +117,9 @@ class Seq2SeqLm(HeadWork):
         records, held_out = held.records, held.rows
         found = self._tokens(runner, held_out.rows, progress)
         answers = []
-        for place, index in spread(list(enumerate(held_out.indices)), spec.rows) if spec.generate else []:
-            written = self._write(runner, held_out.rows[place], held.tokenizer, spec.max_new_tokens)
+        places = {index: place for place, index in enumerate(held_out.indices)}
+        for index in self.asked(held, spec):
+            written = self._write(runner, held_out.rows[places[index]], held.tokenizer, spec.max_new_tokens)
             answers.append(Answer(index, written, records[index]["completion"], exact(written, records[index]["completion"])))
         share = sum(bool(answer.correct) for answer in answers) / len(answers) if answers else None
         loss = {"loss": found.loss, **self.figures(found)} if found.tokens else {}
@@ -130,6 +131,10 @@ class Seq2SeqLm(HeadWork):
             rows=len(held_out.rows),
             tokens=found.tokens,
         )
+
+    def asked(self, held: Held, spec: EvaluationSpec) -> list[int]:
+        """Those whose completion the model writes."""
+        return spread(super().asked(held, spec), spec.rows) if spec.generate else []
 
     def kind(self) -> PairKind:
         """Prompts side by side, and completions."""

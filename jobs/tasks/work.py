@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ from jobs.training.rowsets import EncodedSets
 from jobs.training.running import Runner
 
 Progress = Callable[[int, int], None]
+# Of how a model is run, the data of `sample` events less `step model`.
+Sampler = Callable[[Any], list[dict[str, Any]]]
 
 
 class Rows(Protocol):
@@ -55,6 +57,13 @@ class Held:
     records: Sequence[Mapping[str, Any]]
     rows: EncodedRows
     tokenizer: Any
+
+    def only(self, chosen: Sequence[int]) -> Held:
+        """The rows made of the records of these numbers alone. Records are numbered as they were, and tokens counted as of all rows."""
+        kept, wanted = self.rows, set(chosen)
+        places = [place for place, index in enumerate(kept.indices) if index in wanted]
+        few = replace(kept, rows=[kept.rows[place] for place in places], indices=[kept.indices[place] for place in places])
+        return replace(self, rows=few)
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,12 @@ class Work(ABC):
         """The data of an `eval` event less `step epoch split model`, and `samples`: the data of `sample` events less `step model`.
 
         Called in the arithmetic of the run.
+        """
+
+    @abstractmethod
+    def sampler(self, held: Held, spec: EvaluationSpec, most: int) -> Sampler | None:
+        """What asks a model at most `most` of the questions whose answers `evaluate` gives as samples, and gives their data; None where
+        there are none. Called in the arithmetic of the run.
         """
 
     @abstractmethod

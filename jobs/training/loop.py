@@ -72,9 +72,9 @@ class Trainer:
     is to end after the step in hand as if that were its last: with a checkpoint, and on to what follows the training.
 
     `validation` rows may be none. `hooks` is what the method does between the steps; `figures` are those that the task adds to the
-    validation loss. `rate_of` gives the learning rate of a weight, by its
-    name, as a multiple of the run's. `parameters` are the trained weights by name, in float32; after `run` they are those of step
-    `kept_step`. Raises `UserError("validation_needed")`.
+    validation loss. `sample` is called wherever the model is looked at before the training's end. `rate_of` gives the learning rate of
+    a weight, by its name, as a multiple of the run's. `parameters` are the trained weights by name, in float32; after `run` they are those
+    of step `kept_step`. Raises `UserError("validation_needed")`.
     """
 
     forward: Runner
@@ -93,6 +93,7 @@ class Trainer:
     hooks: Hooks = field(default_factory=Hooks)
     figures: Callable[[DatasetLoss], Mapping[str, Any]] = token_figures
     finish: Callable[[], bool] = lambda: False
+    sample: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         spec, device = self.spec, self.forward.device.split(":")[0]
@@ -266,6 +267,8 @@ class Trainer:
             return False
         if seen := self.hooks.observe():
             self.emit("method", step=progress.step, **seen)
+        if not self.is_done:  # at the end all held-out rows are asked
+            self.sample()
         if not self.validation:
             return False
         loss = self.validate("tuned")

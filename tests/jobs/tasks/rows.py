@@ -69,6 +69,11 @@ class Ran:
         """The last `eval` of a model."""
         return [data for data in self.of("eval") if (data["model"], data["split"]) == (model, split)][-1]
 
+    def samples(self) -> list[dict[str, Any]]:
+        """The tuned model's answers after the training."""
+        last = max(data["step"] for data in self.of("step"))
+        return [data for data in self.of("sample") if (data["model"], data["step"]) == ("tuned", last)]
+
 
 def run(spec: RunSpec, out: Path, resume: Sequence[Path] = (), *, until: int | None = None) -> Ran:
     """A whole run in this process, or one that is asked to end after step `until`."""

@@ -70,8 +70,12 @@ def test_it_learns_and_says_so_in_the_tasks_own_figures(ran):
     assert plan["batching"] == "padded"
     assert bool(plan["fresh_modules"]) == (task != "seq2seq_lm"), "the base's figures are chance under a fresh head"
     assert (plan["label_tokens"] == plan["train_rows"]) == (task != "seq2seq_lm")
-    samples = [data for data in told.of("sample") if data["model"] == "tuned"]
+    samples = told.samples()
     assert [set(data) for data in samples] == [{"step", "model", "index", "prompt", "answer", "expected", "correct"}] * 2
+    asked = {(data["index"], data["prompt"], data["expected"]) for data in samples}
+    between = [data for data in told.of("sample") if 0 < data["step"] < 40]
+    assert {(data["index"], data["prompt"], data["expected"]) for data in between} == asked, "in the training the same are asked"
+    assert {data["model"] for data in between} == {"tuned"}
 
 
 def test_the_merged_model_loads_by_itself_as_its_task_has_it(ran, tmp_path):
@@ -214,7 +218,7 @@ def test_evaluate_measures_the_finished_adapter_and_the_merged_model_as_the_run_
     rows = ["--data", str(out.parent / f"{task}-test.jsonl"), "--samples", "2", "--max-new-tokens", "8"]
     adapter = unzipped(out, "adapter", told, tmp_path / "adapter")
     merged = unzipped(out, "merged", told, tmp_path / "merged")
-    samples = [(data["prompt"], data["answer"], data["correct"]) for data in told.of("sample") if data["model"] == "tuned"]
+    samples = [(data["prompt"], data["answer"], data["correct"]) for data in told.samples()]
     for model in (["--model", str(base), "--adapter", str(adapter)], ["--model", str(merged)]):
         body = told_by(capsys, "evaluate", *model, *rows)
         found, tuned = body["evaluation"], told.measured("tuned")
@@ -237,7 +241,7 @@ def test_generate_writes_for_text_to_text_and_refuses_what_has_a_head(ran, tmp_p
         error = refused_by(capsys, "evaluate", *model, "--probe", "--data", str(out.parent / f"{task}-test.jsonl"))
         assert error["code"] == "request_invalid"
         return
-    samples = [(data["prompt"], data["answer"]) for data in told.of("sample") if data["model"] == "tuned"]
+    samples = [(data["prompt"], data["answer"]) for data in told.samples()]
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt, _ in samples))
     body = told_by(capsys, "generate", *model, "--file", str(file), "--max-new-tokens", "8")
