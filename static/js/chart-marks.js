@@ -68,3 +68,19 @@ export function drawMarks(plot, marks, colour) {
   }
   ctx.restore();
 }
+
+/** Writes `text` upon the horizontal line at `value`, at its `end` (left or right): above it, or below where there is no room above. */
+export function drawName(plot, value, text, colour, end) {
+  const { ctx, bbox } = plot;
+  const scale = devicePixelRatio;
+  const y = plot.valToPos(value, "y", true);
+  if (y < bbox.top || y > bbox.top + bbox.height) return;
+  const above = y - bbox.top > (SIZE + 8) * scale;
+  ctx.save();
+  ctx.font = `${11 * scale}px ${getComputedStyle(plot.root).fontFamily}`;
+  ctx.fillStyle = colour;
+  ctx.textAlign = end;
+  ctx.textBaseline = above ? "bottom" : "top";
+  ctx.fillText(text, end === "left" ? bbox.left + 4 * scale : bbox.left + bbox.width - 4 * scale, y + (above ? -3 : 3) * scale);
+  ctx.restore();
+}

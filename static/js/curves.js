@@ -3,8 +3,8 @@ import { axisBytes, bytes, number, percent, rate } from "./formats.js";
 
 /** The most live points that are kept beside a snapshot; beyond it a new snapshot is due. */
 export const TAIL_POINTS = 3000;
-// A limit is drawn as a line from this share of it on; below it stands in words alone.
-const NEAR = 0.4;
+// A limit is drawn as a line from this share of it on; below it would press the rest flat, and stands in the heading alone.
+const NEAR = 0.1;
 
 const AXES = { step: "step", epoch: "epoch", tokens: "tokens", seconds: "elapsed_seconds" };
 const MEMORY = ["resident_bytes", "allocated_bytes", "reserved_bytes", "device_used_bytes"];
@@ -104,7 +104,7 @@ function constant(curves, name, value) {
   curves.columns[name] = curves.x.map(() => value);
 }
 
-/** What each chart draws: lines and the format of their values. `words` holds the labels, `limits` the constants `memory` and `clip`. */
+/** What each chart draws: lines and the format of their values. `words` holds the labels, `limits` the constants `memory`, `estimate` and `clip`. */
 export function definition(metric, curves, words, limits = {}) {
   const band = (key) => (`${key}.min` in curves.columns ? { low: `${key}.min`, high: `${key}.max` } : {});
   const short = (digits) => (value) => number(value, Math.abs(value) >= 100 ? 0 : digits);
@@ -130,19 +130,25 @@ export function definition(metric, curves, words, limits = {}) {
       return { lines: [{ name: "celsius.mean", label: words.celsius, colour: "s1", ...band("celsius") }], format: (value) => `${number(value, 0)} °C` };
     default:
       return {
-        lines: memoryLines(curves, words, limits.memory, band),
+        lines: memoryLines(curves, words, limits, band),
         format: bytes,
         formatAxis: axisBytes,
       };
   }
 }
 
-/** The parts of the memory, and its limit where that is near enough not to press the rest flat. */
-function memoryLines(curves, words, limit, band) {
+/** The parts of the memory, what was estimated, and the limit where that is near enough. */
+function memoryLines(curves, words, { memory: limit, estimate }, band) {
   const keys = curves.memoryKeys();
   const lines = keys.map((key, index) => ({ name: `${key}.mean`, label: words[key], colour: `s${index + 1}`, ...band(key) }));
   const most = keys.reduce((top, key) => curves.columns[`${key}.mean`].reduce((high, value) => Math.max(high, value ?? 0), top), 0);
-  if (!limit || most < limit * NEAR) return lines;
-  constant(curves, "limit", limit);
-  return [...lines, { name: "limit", label: words.limit, colour: "s8", dash: [2, 4] }];
+  if (estimate) {
+    constant(curves, "estimate", estimate);
+    lines.push({ name: "estimate", label: words.estimate, colour: "s5", dash: true, written: "left" });
+  }
+  if (limit && Math.max(most, estimate) >= limit * NEAR) {
+    constant(curves, "limit", limit);
+    lines.push({ name: "limit", label: words.limit, colour: "s7", dash: [2, 4], written: "right" });
+  }
+  return lines;
 }

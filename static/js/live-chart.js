@@ -4,7 +4,7 @@
 // the element. Events: `chart-zoom` {min, max} when the reader zooms by dragging or by the keys + and -, or resets by a double click or the
 // key 0 (null); `chart-log` when the scale is changed.
 import uPlot from "../vendor/uplot-1.6.32/uPlot.esm.js";
-import { drawMarks } from "./chart-marks.js";
+import { drawMarks, drawName } from "./chart-marks.js";
 
 const HEIGHT = 240;
 const TABLE_ROWS = 200;
@@ -79,7 +79,8 @@ export class LiveChart extends HTMLElement {
 
   /**
    * What the chart shows. Each line: `label`, `colour` (s1 to s8), and optionally `dash` (true, or lengths in pixels), `faint`, `points`,
-   * `low` and `high` (the names of columns that bound a band around it); `name` is its own column. `format` writes a value, `formatX` a place on the x axis,
+   * `low` and `high` (the names of columns that bound a band around it), `written` (left or right: where a constant line bears its name);
+   * `name` is its own column. `format` writes a value, `formatX` a place on the x axis,
    * `formatAxis` the values of the y axis where they need each other to be told apart.
    */
   define(lines, { format, formatAxis, formatX }) {
@@ -161,7 +162,7 @@ export class LiveChart extends HTMLElement {
       hooks: {
         setCursor: [(plot) => this.#read(plot.cursor.idx)],
         setSelect: [(plot) => this.#selected(plot)],
-        draw: [(plot) => this.#drawMarks(plot)],
+        draw: [(plot) => this.#drawMarks(plot), (plot) => this.#drawNames(plot)],
         ready: [(plot) => plot.over.addEventListener("dblclick", () => this.#announceZoom(null))],
       },
     };
@@ -190,6 +191,14 @@ export class LiveChart extends HTMLElement {
       index += line.low ? 3 : 1;
     }
     return bands;
+  }
+
+  /** The names of constant lines, written upon them. */
+  #drawNames(plot) {
+    for (const line of this.#lines.filter(({ written }) => written)) {
+      const value = this.#lastValue(line.name, null)?.[1];
+      if (value !== undefined) drawName(plot, value, `${line.label} ${this.#format(value)}`, colour(this, `--${line.colour}`), line.written);
+    }
   }
 
   #drawMarks(plot) {

@@ -161,7 +161,8 @@ class RunPage extends HTMLElement {
 
   #draw() {
     const curves = this.#window ?? this.#curves;
-    const limits = { memory: Number(this.dataset.limitBytes), clip: Number(this.dataset.clipNorm) };
+    const { limitBytes, estimateBytes, clipNorm } = this.dataset;
+    const limits = { memory: Number(limitBytes), estimate: Number(estimateBytes), clip: Number(clipNorm) };
     for (const chart of this.charts) {
       const metric = chart.getAttribute("metric");
       const { lines, ...formatting } = definition(metric, curves, this.words, limits);

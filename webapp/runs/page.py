@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,10 @@ from webapp.runs.forgetting import forgetting
 from webapp.runs.kinds import Kind
 from webapp.runs.listing import seconds_of
 from webapp.runs.models import Artifact, Run
-from webapp.runs.remedies import data_link, remedies
+from webapp.runs.remedies import data_link, remedies, shortage
 from webapp.runs.run_log import PHASES, last_words, log
 from webapp.runs.services.compositions import finished
+from webapp.runs.services.expected import expected
 from webapp.runs.services.status import actions, position
 from webapp.runs.services.status import progress as progress_of
 from webapp.runs.settings_shown import configuration
@@ -100,6 +101,7 @@ def header(run: Run) -> dict[str, Any]:
         "where": (where := _place(run)),
         "last_words": last_words(run) if run.state == State.FAILED else None,
         "remedies": remedies(run),
+        "shortage": shortage(run),
         "data_link": data_link(run, where),
         "point_at": _point_at(run),
         "combines": run.kind != Kind.ANALYSE and run.state == State.SUCCEEDED and run.method in METHODS and not obstacle(finished(run)),
@@ -182,11 +184,15 @@ def models_of(run: Run) -> dict[str, Any]:
 
 
 def samples(run: Run) -> dict[str, Any]:
-    """The same prompts answered by each model, base first, then what was trained at each step that it was asked at, in their order; of
-    several answers of a model at one step the last counts.
+    """The same prompts answered over time: by the base, by what is trained at each step that it was asked at, by what came of it.
+
+    Of several answers of a model at one step the last counts; those of steps that a later attempt has taken back do not.
     """
+    per_epoch = (run.summary.get("plan") or {}).get("steps_per_epoch")
+    # A run that ended early has its results at the step that it came to.
+    ends_at = run.last_step if run.state == State.SUCCEEDED else run.total_steps
     prompts: dict[int, dict[str, Any]] = {}
-    for data in _data(run, "sample"):
+    for data in _standing_samples(run):
         entry = prompts.setdefault(int(data["index"]), {"prompt": data.get("prompt"), "expected": data.get("expected"), "by_model": {}})
         # The base is the same at every step; a later attempt asks it again.
         place = (data["model"], None if data["model"] == "base" else data.get("step"))
@@ -194,11 +200,26 @@ def samples(run: Run) -> dict[str, Any]:
     ordered = [prompts[index] for index in sorted(prompts)]
     for entry in ordered:
         entry["answers"] = [
-            {**entry["by_model"][model, step], "label": label, "at": step}
+            {
+                **entry["by_model"][model, step],
+                "label": label,
+                "at": step,
+                "epoch": step / per_epoch if step and per_epoch else None,
+                "between": model == "tuned" and run.kind == Kind.TRAIN and step is not None and step < ends_at,
+            }
             for model, label in models_of(run).items()
             for step in sorted((step for name, step in entry["by_model"] if name == model), key=lambda step: step or 0)
         ]
     return {"samples": ordered}
+
+
+def _standing_samples(run: Run) -> Iterator[dict[str, Any]]:
+    """The data of the `sample` events that no later attempt has undone, in order."""
+    plans = run.records.filter(kind="plan").values_list("attempt", "data")
+    starts = [(attempt, int(data.get("start_step") or 0)) for attempt, data in plans]
+    for attempt, data in run.records.filter(kind="sample").order_by("attempt", "seq").values_list("attempt", "data"):
+        if all(attempt >= later or (data.get("step") or 0) <= start for later, start in starts):
+            yield data
 
 
 def artifacts(run: Run) -> dict[str, Any]:
@@ -232,7 +253,7 @@ def words() -> dict[str, Any]:
     return {
         "step": _("step"), "epoch": _("epoch"), "tokens": _("tokens"), "seconds": _("time"),
         "raw": _("raw"), "smoothed": _("smoothed"), "validation": _("validation"), "rate": _("learning rate"),
-        "limit": _("limit"), "clip": _("clipped at"),
+        "limit": _("limit"), "estimate": _("estimate"), "clip": _("clipped at"),
         "utilisation": _("utilisation"), "celsius": _("temperature"),
         "resident_bytes": _("resident"), "allocated_bytes": _("allocated"), "reserved_bytes": _("reserved"),
         "device_used_bytes": _("device"),
@@ -259,6 +280,7 @@ def toolbar(run: Run, asked: Mapping[str, str]) -> dict[str, Any]:
         "axes": AXES,
         "log": logged,
         "limit_bytes": device.get("memory_bytes") or 0,
+        "estimate_bytes": known.training_bytes if (known := expected(run)) else 0,
         "clip_norm": (run.spec.get("training") or {}).get("clip_norm") or 0,
         "cuda": device.get("kind") == "cuda",
     }

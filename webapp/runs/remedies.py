@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from jobs.methods.registry import METHODS, get_method
+from jobs.planning.estimate import USABLE_SHARE
 from webapp.core import formats
 from webapp.runs.filling import Values, to_query
 from webapp.runs.kinds import Kind
 from webapp.runs.models import Run
+from webapp.runs.services.expected import Expected, expected
 from webapp.runs.states import State
 
 OUT_OF_MEMORY = ("cuda_oom", "host_oom")
 # A rate that has led out of the finite numbers is taken down by this much.
 RATE_CUT = 3.0
+# What the names of the form's fields of the training begin with.
+TRAINING = "training_"
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """What it does, in words, and where the click leads."""
+    """What it does, in words, and where the click leads; where known, what the run is then to take in bytes, and whether that fits."""
 
     words: str
     url: str
+    peak_bytes: int | None = None
+    fits: bool = False
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """What a run that ran out of memory was to take, and what it may take of its device, both in bytes."""
+
+    peak_bytes: int
+    usable_bytes: float
 
 
 def remedies(run: Run) -> list[Remedy]:
@@ -37,6 +51,13 @@ def remedies(run: Run) -> list[Remedy]:
     if run.failure_code == "nonfinite":
         return _calmer(run)
     return []
+
+
+def shortage(run: Run) -> Shortage | None:
+    """Beside the remedies of a run that ran out of memory; None for others, and where its estimate is not known."""
+    if run.failure_code not in OUT_OF_MEMORY or run.state != State.FAILED or (known := expected(run)) is None:
+        return None
+    return Shortage(known.found.memory.peak, USABLE_SHARE * known.found.device_bytes)
 
 
 def data_link(run: Run, where: dict[str, Any]) -> str:
@@ -52,22 +73,23 @@ def _less_memory(run: Run) -> list[Remedy]:
     checkpointing = not training["gradient_checkpointing"] and get_method(run.method).capabilities.checkpointing
     halved: Values = {"training_micro_batch": max(1, micro // 2), "training_gradient_accumulation": steps * 2} if micro > 1 else {}
     kept: Values = {"training_gradient_checkpointing": True} if checkpointing else {}
+    known = expected(run)
     found = []
     if halved and kept:
         words = _("Micro-batch %(new)s instead of %(old)s, and gradient checkpointing") % {
             "new": halved["training_micro_batch"],
             "old": micro,
         }
-        found.append(_remedy(run, words, {**halved, **kept}))
+        found.append(_smaller(run, known, words, {**halved, **kept}))
     if halved:
         words = _("Micro-batch %(new)s instead of %(old)s, with the accumulation doubled: the same steps, in smaller pieces")
-        found.append(_remedy(run, words % {"new": halved["training_micro_batch"], "old": micro}, halved))
+        found.append(_smaller(run, known, words % {"new": halved["training_micro_batch"], "old": micro}, halved))
     if kept:
-        found.append(_remedy(run, _("Gradient checkpointing: activations are computed twice and take less memory"), kept))
+        found.append(_smaller(run, known, _("Gradient checkpointing: activations are computed twice and take less memory"), kept))
     length = (run.summary.get("plan") or {}).get("max_length") or training["max_length"]
     if length and length > 64:
         words = _("Rows of at most %(new)s tokens instead of %(old)s: longer ones are cut") % {"new": length // 2, "old": length}
-        found.append(_remedy(run, words, {"training_max_length": length // 2}))
+        found.append(_smaller(run, known, words, {"training_max_length": length // 2}))
     return found
 
 
@@ -82,6 +104,13 @@ def _calmer(run: Run) -> list[Remedy]:
     if training["clip_norm"] != 1.0:
         found.append(_remedy(run, _("Gradients clipped at a norm of 1"), {"training_clip_norm": 1.0}))
     return found
+
+
+def _smaller(run: Run, known: Expected | None, words: str, values: Values) -> Remedy:
+    """With what the estimate becomes. The values are fields of the spec's training."""
+    remedy = _remedy(run, words, values)
+    less = known.changed({name.removeprefix(TRAINING): value for name, value in values.items()}) if known else None
+    return replace(remedy, peak_bytes=less.memory.peak, fits=less.fits) if less else remedy
 
 
 def _remedy(run: Run, words: str, values: Values) -> Remedy:

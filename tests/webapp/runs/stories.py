@@ -82,13 +82,23 @@ class Story:
             token_accuracy=math.exp(-loss), exact_match=accuracy, label_accuracy=accuracy, rows=60, tokens=190, seconds=14.0,
         )  # fmt: skip
 
+    def ask(self, step: int, *answers: str) -> Story:
+        """Answers of the model in training to the first of the prompts of `measure`."""
+        for index, answer in enumerate(answers):
+            self._answer("tuned", step, index, answer)
+        return self
+
+    def _answer(self, model: str, step: int, index: int, answer: str) -> None:
+        label = LABELS[index]
+        self.emit("sample", step=step, model=model, index=index, prompt=f"Ticket {index}: I was charged twice, pls help!!", answer=answer,
+                  expected=label, correct=answer == label)  # fmt: skip
+
     def measure(self, model: str, loss: float, accuracy: float) -> Story:
         """The final evaluation of a model, with its samples."""
         self.evaluate("test", model, self.total, loss, accuracy)
         for index, label in enumerate(LABELS):
-            right = model != "base"
-            self.emit("sample", step=self.total, model=model, index=index, prompt=f"Ticket {index}: I was charged twice, pls help!!",
-                      answer=label if right else "I'm sorry to hear that. Could you tell me", expected=label, correct=right)  # fmt: skip
+            base = model == "base"
+            self._answer(model, 0 if base else self.total, index, "I'm sorry to hear that. Could you tell me" if base else label)
         return self
 
     def tell(self, state: State, **fields: Any) -> Run:
@@ -117,6 +127,8 @@ class Story:
 def finished(run: Run, total_steps: int = 500) -> Run:
     """A run that succeeded, with base, tuned and merged model measured, an adapter and a merged model to download."""
     story = Story(run, total_steps=total_steps).begin().steps(1, total_steps)
+    for tenth, answers in ((2, ("refund", "refund", "refund")), (5, ("billing", "refund", "refund")), (8, ("billing", "refund", "login"))):
+        story.ask(tenth * total_steps // 10, *answers)
     story.emit("phase", name="evaluating", done=60, total=60, unit="rows")
     story.measure("base", 3.1, 0.1).measure("tuned", 0.12, 0.95).measure("merged", 0.121, 0.95)
     story.emit("phase", name="merging", done=30, total=30, unit="tensors")

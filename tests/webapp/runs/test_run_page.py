@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
@@ -9,15 +10,21 @@ import numpy as np
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils.timezone import now
 
 from benchmarks.ui import long_run
+from jobs.spec import RunSpec
+from tests.tiny import make_tiny_model
 from tests.webapp.runs import stories
 from tests.webapp.runs.rows import Bench
-from webapp.runs.models import Record, Run
+from webapp.core.formats import format_bytes
+from webapp.runs.models import Record, Run, Worker
 from webapp.runs.page import samples
-from webapp.runs.remedies import data_link, remedies
+from webapp.runs.remedies import data_link, remedies, shortage
 from webapp.runs.run_log import every_line, last_words, log
 from webapp.runs.services import points
+from webapp.runs.services.estimating import takes
+from webapp.runs.services.expected import expected
 from webapp.runs.services.series import series
 from webapp.runs.settings_shown import configuration
 from webapp.runs.states import State
@@ -116,6 +123,58 @@ def test_too_little_memory_is_met_by_smaller_pieces(bench: Bench) -> None:
     assert [parse_qs(urlparse(each.url).query)["training_max_length"] for each in remedies(least)] == [["256"]]
 
 
+@pytest.fixture
+def measured(bench: Bench) -> Bench:
+    """The bench with a real tiny model, lengths in the report, and a worker of 8 GiB."""
+    make_tiny_model(bench.base_model.folder)
+    bench.version.report = {"characters": {"min": 40, "median": 400, "mean": 400, "p95": 1600, "max": 4000, "total": 4000}}
+    bench.version.manifest["train"]["rows"] = 5000
+    bench.version.save()
+    Worker.objects.create(name="seen", queue="train", seen_at=now(), device={**stories.DEVICE, "memory_bytes": 8 * 2**30})
+    return bench
+
+
+def test_each_remedy_says_what_the_estimate_becomes(measured: Bench, alice: Client) -> None:
+    run = failed_by(measured.launch(training={"micro_batch": 64, "gradient_accumulation": 1}), "host_oom")
+    panel = takes(measured.team, RunSpec.from_json(run.spec), dataset_version=measured.version, base_model=measured.base_model)
+    short = shortage(run)
+    assert short is not None
+    assert (short.peak_bytes, short.usable_bytes) == (panel.found.memory.peak, panel.usable_bytes)
+    found = remedies(run)
+    assert len(found) == 3
+    for remedy in found:
+        # The form that the link leads to counts the same.
+        changed = {name: values[0] for name, values in parse_qs(urlparse(remedy.url).query).items() if name != "clone"}
+        training = {name.removeprefix("training_"): json.loads(value.lower()) for name, value in changed.items()}
+        spec = RunSpec.from_json({**run.spec, "training": {**run.spec["training"], **training}})
+        there = takes(measured.team, spec, dataset_version=measured.version, base_model=measured.base_model)
+        assert (remedy.peak_bytes, remedy.fits) == (there.found.memory.peak, there.found.fits)
+        assert remedy.peak_bytes is not None
+        assert remedy.peak_bytes < short.peak_bytes
+    text = alice.get(reverse("runs:detail", args=[run.pk])).text
+    assert f"Its estimate was {format_bytes(short.peak_bytes)}; of this device a run may take 7.90\u202fGB." in text
+    assert text.count(format_bytes(found[0].peak_bytes)) >= 1
+
+
+def test_where_nothing_is_known_a_remedy_stands_without_an_estimate(bench: Bench) -> None:
+    run = failed_by(bench.launch(training={"micro_batch": 8}), "cuda_oom")
+    assert shortage(run) is None
+    assert {remedy.peak_bytes for remedy in remedies(run)} == {None}
+
+
+def test_the_memory_chart_knows_limit_and_estimate_of_the_device_that_the_run_came_to(measured: Bench, alice: Client) -> None:
+    run = stories.running(measured.launch())
+    known = expected(run)
+    assert known is not None
+    memory = known.found.memory
+    assert (known.training_bytes, known.found.device_bytes) == (memory.training + memory.runtime, stories.DEVICE["memory_bytes"])
+    page = alice.get(reverse("runs:detail", args=[run.pk])).text
+    assert f'data-limit-bytes="16000000000" data-estimate-bytes="{known.training_bytes}"' in page
+    Worker.objects.update(device={**stories.DEVICE, "name": "another"})
+    assert expected(run) is None
+    assert 'data-estimate-bytes="0"' in alice.get(reverse("runs:detail", args=[run.pk])).text
+
+
 def test_numbers_that_are_not_finite_are_met_by_a_lower_rate(bench: Bench) -> None:
     run = failed_by(bench.launch(training={"learning_rate": 3e-3}), "nonfinite")
     assert [parse_qs(urlparse(each.url).query).get("training_learning_rate") for each in remedies(run)] == [["0.001"], None]
@@ -131,9 +190,21 @@ def test_a_place_in_the_data_is_linked(bench: Bench) -> None:
 
 def test_samples_stand_in_the_order_of_their_steps(bench: Bench) -> None:
     run = bench.launch()
-    stories.Story(run, total_steps=10).begin().measure("base", 3.0, 0.1).measure("tuned", 1.0, 0.5).tell(State.SUCCEEDED)
-    stories.Story(run, 2, total_steps=20).begin(10).measure("tuned", 0.5, 0.9).tell(State.SUCCEEDED)
-    found = samples(run)["samples"][0]["answers"]
-    assert [(str(answer["label"]), answer["at"]) for answer in found] == [
-        ("Base model", None), ("Tuned (what was trained)", 10), ("Tuned (what was trained)", 20),
+    stories.Story(run, total_steps=10).begin().measure("base", 3.0, 0.1).ask(5, "refund").measure("tuned", 1.0, 0.5).tell(State.SUCCEEDED)
+    stories.Story(run, 2, total_steps=20).begin(10).ask(15, "billing").measure("tuned", 0.5, 0.9).tell(State.SUCCEEDED, last_step=20)
+    found = samples(run)["samples"]
+    tuned = "Tuned (what was trained)"
+    assert [(str(answer["label"]), answer["at"], answer["answer"], answer["between"]) for answer in found[0]["answers"]] == [
+        ("Base model", None, "I'm sorry to hear that. Could you tell me", False), (tuned, 5, "refund", True), (tuned, 10, "billing", True),
+        (tuned, 15, "billing", True), (tuned, 20, "billing", False),
     ]  # fmt: skip
+    assert [len(sample["answers"]) for sample in found] == [5, 3, 3, 3], "in the training only some are asked"
+    assert found[0]["answers"][1]["epoch"] == pytest.approx(5 / (20 / 3))
+
+
+def test_samples_of_steps_that_were_undone_are_not_shown(bench: Bench) -> None:
+    run = bench.launch()
+    stories.Story(run, total_steps=20).begin().ask(6, "refund").ask(12, "login").tell(State.FAILED)
+    stories.Story(run, 2, total_steps=20).begin(8).ask(14, "billing").tell(State.RUNNING)
+    answers = samples(run)["samples"][0]["answers"]
+    assert [(answer["at"], answer["answer"], answer["between"]) for answer in answers] == [(6, "refund", True), (14, "billing", True)]

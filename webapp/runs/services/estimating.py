@@ -6,6 +6,7 @@ the data check found, the calibration and the team's own finished runs. No row i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from jobs.planning.advice import Reduction
 from jobs.planning.batches import RowLengths
 from jobs.planning.calibration import read_calibration
 from jobs.planning.estimate import USABLE_SHARE, Estimate
-from jobs.planning.outcomes import Timing
+from jobs.planning.outcomes import Outcome, Timing
 from jobs.planning.recommend import Situation
 from jobs.planning.shape import ModelShape, read_shape
 from jobs.spec import RunSpec
@@ -82,11 +83,9 @@ def takes(team: Team, spec: RunSpec, *, dataset_version: DatasetVersion, base_mo
     Raises `UserError`: `no_worker`, or what the engine refuses.
     """
     device = least_device()
-    whole = for_worker(Run(team=team, dataset_version=dataset_version, base_model=base_model, spec=spec.to_json()))
-    shape = _shape(Path(whole.model.path))
-    rows = rows_of(whole, dataset_version, base_model, shape)
-    calibration = read_calibration(Path(settings.GRAFT_VAR) / "cache", device, shape)
-    situation = Situation(whole, device, shape, rows.lengths, calibration, past=tuple(past_runs(team)), keep_engine=True)
+    run = Run(team=team, dataset_version=dataset_version, base_model=base_model, spec=spec.to_json())
+    situation, rows = situation_of(run, device, past_runs(team))
+    whole, shape = situation.spec, situation.shape
     found = situation.estimate(whole)
     longest = whole.training.max_length or rows.lengths.natural_length()
     longest = min(longest, shape.context or longest)
@@ -108,6 +107,15 @@ def takes(team: Team, spec: RunSpec, *, dataset_version: DatasetVersion, base_mo
         ahead=sum(turn.hold is None for turn in turns(TRAIN_QUEUE)),
         remedies=() if found.fits else situation.less(whole),
     )
+
+
+def situation_of(run: Run, device: Device, past: Sequence[Outcome] = ()) -> tuple[Situation, Rows]:
+    """What the estimates of a run on a device rest on, `past` what the team's own runs have shown. Raises `UserError`."""
+    whole = for_worker(run)
+    shape = _shape(Path(whole.model.path))
+    rows = rows_of(whole, run.dataset_version, run.base_model, shape)
+    calibration = read_calibration(Path(settings.GRAFT_VAR) / "cache", device, shape)
+    return Situation(whole, device, shape, rows.lengths, calibration, past=tuple(past), keep_engine=True), rows
 
 
 def rows_of(spec: RunSpec, version: DatasetVersion, base_model: BaseModel, shape: ModelShape) -> Rows:
