@@ -75,6 +75,8 @@ class Run(models.Model):
     priority = models.SmallIntegerField(choices=Priority.choices, default=Priority.NORMAL)
     place = models.BigIntegerField(default=0)
     infra_failures = models.PositiveIntegerField(default=0)
+    # How often its micro-batch was halved because it ran out of memory (`runs.memory`).
+    memory_cuts = models.PositiveSmallIntegerField(default=0)
 
     last_step = models.PositiveIntegerField(default=0)
     total_steps = models.PositiveIntegerField(default=0)
