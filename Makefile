@@ -9,7 +9,7 @@ SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test checks lint format types check-migrations tests methods-matrix demo messages screenshots pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate bench-ui methods-study rates-study rank-study
+.PHONY: help run setup setup-dev test checks lint format types check-migrations tests test-faults methods-matrix demo messages screenshots pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate bench-ui methods-study rates-study rank-study
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
@@ -86,7 +86,11 @@ check-migrations: $(VENV)/.dev ## models and migrations agree
 	GRAFT_SECRET_KEY=only-for-this-check-of-the-migrations $(PY) manage.py makemigrations --check --dry-run
 
 tests: $(VENV)/.dev ## the test suite alone
-	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=5
+	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=5 --ignore=tests/faults
+
+# WRITE=1 puts the figures into docs/reliability.md. As root it mounts small disks and makes a control group; else those tests are skipped.
+test-faults: $(VENV)/.dev ## break everything that can be broken here, on SQLite and PostgreSQL, and measure
+	$(PY) -m tests.faults $(if $(WRITE),--write)
 
 methods-matrix: $(VENV)/.dev ## every method on every task and base that it claims, and docs/methods.md drawn anew
 	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder tests/matrix

@@ -70,7 +70,7 @@ def test_f52_amid_a_checkpoint(site: Site) -> None:
         assert not list(run.attempt_folder(1).glob("checkpoints/.tmp-*"))
         client = Client()
         client.force_login(bench.user)
-        assert client.get(reverse("runs:run", args=[run.pk])).status_code == 200
+        assert client.get(reverse("runs:detail", args=[run.pk])).status_code == 200
         disk.free()
         retry(run, actor="alice")
         wait_for(lambda: Record.objects.filter(run=run, attempt=2, kind="step").exists(), 60)

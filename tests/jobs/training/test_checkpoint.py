@@ -119,7 +119,7 @@ def test_killed_at_random_none_is_torn(tmp_path):
 
 
 def kill_writers(tmp_path, kills):
-    """SIGKILL at random moments: there always is a checkpoint to go on from. Gives how many could be seen and were torn, and the last step."""
+    """SIGKILL at random moments: there always is a checkpoint to go on from. Gives how many were torn, and the last step."""
     moments = random.Random(0)  # noqa: S311 moments, no secrets
     torn, reached = 0, 0
     command = [sys.executable, "-c", WRITERS, str(tmp_path)]
