@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
-from django.test import Client
 from django.urls import reverse
 
 from jobs.models.inspect import inspect_model
@@ -31,7 +30,11 @@ from webapp.datasets.services.examine import examine
 from webapp.datasets.services.start_validation import Choices, settle
 from webapp.datasets.services.store_file import store_file
 from webapp.datasets.services.validate import validate
+from webapp.runs.drafts import plain, sent
+from webapp.runs.filling import typed
+from webapp.runs.forms import RunForm, initial_of
 from webapp.runs.models import Experiment, Run, RunDraft, Worker
+from webapp.runs.services.drafts import begin
 from webapp.runs.services.experiment import create_experiment
 from webapp.settings.env import PROJECT
 
@@ -66,10 +69,11 @@ class World:
     @cached_property
     def draft(self) -> RunDraft:
         """A run that is being filled in, begun as a copy of the finished one."""
-        client = Client()
-        client.force_login(self.bench.user)
-        client.get(reverse("runs:new", args=[self.slug], query={"clone": self.runs["finished"].pk}))
-        return RunDraft.objects.get(user=self.bench.user)
+        run = self.runs["finished"]
+        values = plain(typed(RunForm(self.bench.team, sent(RunForm(self.bench.team, initial=initial_of(run))))))
+        origin = {"run": {"label": run.name, "values": values}}
+        changed = {**values, "name": "tickets-lora-2", "training_learning_rate": 0.001}
+        return begin(self.bench.team, self.bench.user, changed, step="settings", origin=origin)
 
     @property
     def slug(self) -> str:

@@ -22,6 +22,7 @@ from webapp.catalog.models import BaseModel
 from webapp.datasets.models import Dataset, DatasetVersion, Upload
 from webapp.notices.models import Delivery, Webhook
 from webapp.runs.models import Artifact, Experiment, Run, RunDraft, SavedView, Worker
+from webapp.runs.services.specs import Recipe
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,8 @@ def make_things(cast: Cast) -> Things:
     )  # fmt: skip
     model = BaseModel.objects.create(team=cast.team, name="Tiny", source="hub", repository="a/tiny", state="ready", created_by=cast.alice)
     run = Run.objects.create(
-        team=cast.team, name="first", created_by=cast.alice, dataset_version=version, base_model=model, method="lora", spec={},
+        team=cast.team, name="first", created_by=cast.alice, dataset_version=version, base_model=model, method="lora",
+        spec=Recipe(name="first", dataset_version=version, base_model=model, method="lora").spec().to_json(),
         state="succeeded", attempt=1, lease_expires_at=LATER, queued_at=LATER,
     )  # fmt: skip
     (run.attempt_folder(1) / "artifacts").mkdir(parents=True)

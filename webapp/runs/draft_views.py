@@ -23,7 +23,6 @@ from webapp.runs.models import RunDraft, RunPreset
 from webapp.runs.presets import built_in, settings_of, whole
 from webapp.runs.services import drafts as drafting
 from webapp.runs.services import presets as keeping
-from webapp.runs.services.create import create_run
 from webapp.runs.views import begun_with, new_run
 
 
@@ -50,8 +49,10 @@ def start(request: HttpRequest, slug: str) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def step(request: HttpRequest, slug: str, draft_id: UUID, name: str) -> HttpResponse:
-    """One step of a draft. Sent, it is kept; then what the pressed button asks for is done."""
-    draft = _draft(request, slug, draft_id)
+    """One step of a draft. Sent, it is kept; then what the pressed button asks for is done. One that was launched leads to its run."""
+    draft = _open_draft(request, slug, draft_id)
+    if draft is None:
+        return redirect("runs:detail", draft_id)
     if name not in STEPS:
         raise Http404
     if request.method == "GET":
@@ -70,8 +71,10 @@ def step(request: HttpRequest, slug: str, draft_id: UUID, name: str) -> HttpResp
 
 @require_POST
 def estimate(request: HttpRequest, slug: str, draft_id: UUID) -> HttpResponse:
-    """The estimate of the form as it was sent, which is kept."""
-    draft = _draft(request, slug, draft_id)
+    """The estimate of the form as it was sent, which is kept; nothing where it is being launched meanwhile."""
+    draft = _open_draft(request, slug, draft_id)
+    if draft is None:
+        return HttpResponse(status=204)
     form = RunForm(draft.team, request.POST)
     drafting.save(draft, plain(typed(form)))
     return render(
@@ -90,29 +93,31 @@ def drafts(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 def discard(request: HttpRequest, slug: str, draft_id: UUID) -> HttpResponse:
     """Throws a draft away."""
-    draft = _draft(request, slug, draft_id)
+    draft = _open_draft(request, slug, draft_id)
+    if draft is None:
+        return redirect("runs:detail", draft_id)
     drafting.discard(draft)
     messages.success(request, _("The draft was discarded."))
     return redirect("runs:drafts", slug)
 
 
-def _draft(request: HttpRequest, slug: str, draft_id: UUID) -> RunDraft:
-    """The reader's own draft; those of others are nobody's business. Raises `Http404`."""
+def _open_draft(request: HttpRequest, slug: str, draft_id: UUID) -> RunDraft | None:
+    """The reader's own draft; None where it has become a run. Those of others are nobody's business. Raises `Http404`."""
     team = get_team(request.user, slug, "launch")
     enter(request, team)
-    return get_object_or_404(drafting.drafts_of(team, signed_in(request)).select_related("team"), pk=draft_id)
+    draft = drafting.drafts_of(team, signed_in(request)).select_related("team").filter(pk=draft_id).first()
+    if draft is None and not drafting.launched(team, draft_id):
+        raise Http404
+    return draft
 
 
 def _launch(request: HttpRequest, draft: RunDraft, name: str) -> HttpResponse:
     form = checked_form(draft.team, draft.values)
     if form.is_valid():
         try:
-            run = create_run(form.recipe(), team=draft.team, user=signed_in(request))
+            return redirect("runs:detail", drafting.launch(draft, form.recipe(), signed_in(request)))
         except UserError as error:
             form.refuse(error)
-        else:
-            drafting.discard(draft)
-            return redirect("runs:detail", run.id)
     wrong = next((field for field in form.errors if field in form.fields), None)
     return _page(request, draft, form, step_of(wrong) if wrong else name, status=422)
 

@@ -283,7 +283,7 @@ def test_its_page_shows_parts_figures_and_what_was_lost(bob: Client, bench: Benc
     assert bob.get(reverse("runs:part", args=[run.id, "composition"])).text.lstrip().startswith('<section id="composition"')
     assert bob.get(reverse("runs:new", args=["alice"], query={"clone": str(run.id)})).status_code == 404
     row = bob.get(reverse("runs:list", args=["alice"])).context["listing"].rows[0]
-    assert (row.run, row.method, row.eval_loss) == (run, "LoRA", pytest.approx(0.2))
+    assert (row.run, row.method, row.run.eval_loss) == (run, "LoRA", pytest.approx(0.2))
     assert "Composition: LoRA" in bob.get(reverse("runs:list", args=["alice"])).text
 
 

@@ -69,7 +69,7 @@ def test_a_change_of_the_run_is_shown(web: Web, run: Run, cookie: str) -> None:
     page.until(lambda page: page.runs[-1]["state"] == "failed", 3)
 
     assert page.runs[-1]["message"] == "No step for ten minutes."
-    assert page.runs[-1]["can"] == {"pause": False, "resume": False, "cancel": False, "retry": True, "delete": True}
+    assert {action for action, possible in page.runs[-1]["can"].items() if possible} == {"retry", "delete"}
 
 
 def test_a_trimmed_stream_is_filled_from_the_archive(web: Web, site: Site, run: Run, cookie: str, tmp_path: Path) -> None:

@@ -67,9 +67,14 @@ def test_what_is_typed_is_kept_at_every_step_and_launches(alice: Client, bench: 
     assert 'value="bad"' in alice.get(at(draft, "settings")).text, "what is wrong is not lost"
     refused = alice.post(at(draft, "launch"), typed(draft, launch="1"))
     assert (refused.status_code, refused.context["step"], Run.objects.count()) == (422, "settings", 0)
-    launched = alice.post(at(draft, "launch"), typed(draft, training_epochs="2", launch="1"))
+    whole = typed(draft, training_epochs="2", launch="1")
+    launched = alice.post(at(draft, "launch"), whole)
     run = Run.objects.get()
     assert launched["Location"] == reverse("runs:detail", args=[run.pk])
+    again = [alice.post(at(draft, "launch"), whole), alice.get(at(draft, "launch"))]
+    assert [answer["Location"] for answer in again] == [launched["Location"]] * 2, "a second press makes no second run"
+    late = alice.post(reverse("runs:estimate", args=[bench.team.slug, draft.pk]), whole)
+    assert (late.status_code, Run.objects.count()) == (204, 1)
     assert (run.name, run.spec["method"]["settings"]["rank"], run.spec["training"]["epochs"]) == ("mine", 5, 2.0)
     assert not RunDraft.objects.exists()
 

@@ -79,7 +79,7 @@ class Aside:
             connection.close()
 
     def until_step(self, step: int) -> None:
-        wait_for(lambda: Run.objects.get(pk=self.run.pk).last_step >= step, 20)
+        wait_for(Run.objects.filter(pk=self.run.pk, last_step__gte=step).exclude(state=State.STARTING).exists, 20)
 
     def end(self) -> Run:
         self._thread.join(30)

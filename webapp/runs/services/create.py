@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from uuid import UUID
 
 from django.db.models.functions import Now
 
@@ -31,8 +32,8 @@ from webapp.work.outbox import TRAIN_QUEUE
 NAME_LENGTH = 120
 
 
-def create_run(recipe: Recipe, *, team: Team, user: User, kind: Kind = Kind.TRAIN) -> Run:
-    """Queues a new run of `team`: a training, or the analysis of one.
+def create_run(recipe: Recipe, *, team: Team, user: User, kind: Kind = Kind.TRAIN, run_id: UUID | None = None) -> Run:
+    """Queues a new run of `team`: a training, or the analysis of one. `run_id` becomes its id, which a caller may know beforehand.
 
     Raises `UserError`, whose `where["field"]` names the field at fault, before anything is written.
     """
@@ -55,6 +56,7 @@ def create_run(recipe: Recipe, *, team: Team, user: User, kind: Kind = Kind.TRAI
         base_model=base_model,
         method=recipe.method,
         spec=spec.to_json(),
+        run_id=run_id,
     )
 
 

@@ -7,11 +7,14 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.utils.timezone import now
 
 from webapp.accounts.models import Team, User
-from webapp.runs.models import RunDraft
+from webapp.runs.models import Run, RunDraft
+from webapp.runs.services.create import create_run
+from webapp.runs.services.specs import Recipe
 
 KEPT_DAYS = 30
 # A person has so many open drafts in a team; the one that was left alone for longest makes room for another.
@@ -43,14 +46,29 @@ def begin(team: Team, user: User, values: Mapping[str, Any], *, step: str, origi
 
 
 def save(draft: RunDraft, values: Mapping[str, Any], *, step: str | None = None) -> None:
-    """Keeps what was typed, and where the person stands."""
+    """Keeps what was typed, and where the person stands. One that was launched meanwhile is not brought back."""
     draft.values, draft.step = dict(values), step or draft.step
-    draft.save(update_fields=["values", "step", "changed_at"])
+    RunDraft.objects.filter(pk=draft.pk).update(values=draft.values, step=draft.step, changed_at=now())
 
 
-def discard(draft: RunDraft) -> None:
-    """Throws a draft away."""
-    RunDraft.objects.filter(pk=draft.pk).delete()
+def discard(draft: RunDraft) -> bool:
+    """Throws a draft away; False where somebody was faster."""
+    return bool(RunDraft.objects.filter(pk=draft.pk).delete()[0])
+
+
+def launch(draft: RunDraft, recipe: Recipe, user: User) -> UUID:
+    """Makes the draft the run that `recipe` describes; gives its id, which is the draft's. A draft that was launched already stays that
+    run, however often the button is pressed. Raises `UserError` as `create_run` does; the draft is kept then.
+    """
+    with transaction.atomic():
+        if discard(draft):
+            create_run(recipe, team=draft.team, user=user, run_id=draft.pk)
+    return draft.pk
+
+
+def launched(team: Team, draft_id: UUID) -> bool:
+    """Whether the draft of this id has become a run of the team."""
+    return Run.objects.filter(team=team, pk=draft_id).exists()
 
 
 def expire() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID, uuid4
 
 from django.db import transaction
 from django.db.models.functions import Now
@@ -31,14 +32,17 @@ def queue_run(
     base_model: BaseModel,
     method: str,
     spec: dict[str, Any],
+    run_id: UUID | None = None,
 ) -> Run:
-    """Queues a run of `team`, in one transaction: run, history, doorbell. Everything but the team's quota has been checked by the caller.
+    """Queues a run of `team`, in one transaction: run, history, doorbell. Its id is `run_id` or a new one. Everything but the team's quota
+    has been checked by the caller.
 
     Raises `UserError` where a limit of the quota is reached (`quotas.services.limits.check_launch`).
     """
     with transaction.atomic():
         check_launch(team, Run.objects.filter(team=team, state=State.QUEUED).count())
         run = Run.objects.create(
+            id=run_id or uuid4(),
             kind=kind,
             team=team,
             created_by=user,

@@ -25,7 +25,7 @@ NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 def add(bench: Bench, name: str, **columns: Any) -> Run:
     values: dict[str, Any] = {
         "team": bench.team, "created_by": bench.user, "dataset_version": bench.version, "base_model": bench.base_model, "method": "lora",
-        "spec": {}, "state": "succeeded", "lease_expires_at": LATER, "queued_at": LATER,
+        "spec": bench.recipe().spec().to_json(), "state": "succeeded", "lease_expires_at": LATER, "queued_at": LATER,
     }  # fmt: skip
     created = columns.pop("created_at", NOW)
     run = Run.objects.create(name=name, **values | columns)
