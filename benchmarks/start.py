@@ -80,7 +80,7 @@ class Start:
         shutil.rmtree(out, ignore_errors=True)
         shutil.rmtree(self.cold, ignore_errors=True)
         out.mkdir()
-        told = HandOver(str(self.spec), str(out), (), str(cache), 2**30, str(out / "child.log"))
+        told = HandOver(str(self.spec), str(out), (), str(cache), 2**30, str(out / "child.log"), str(out / "leash"))
         command = [sys.executable, "-m", "jobs", "standby" if waiting else "train", "--parent-pid", str(os.getpid())]
         if not waiting:
             command += [told.spec, "--out", told.out, "--token-cache", told.token_cache]

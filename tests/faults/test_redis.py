@@ -15,7 +15,7 @@ from tests.faults.waiting import behave, holes, running_again, state_of, until, 
 from tests.flow.site import Site, wait_for
 from tests.webapp.runs.rows import Bench
 from tests.webapp.runs.test_views import form_data
-from webapp.runs.models import Run
+from webapp.runs.models import Record, Run
 from webapp.runs.services.cancel import cancel
 from webapp.runs.states import State
 from webapp.work.models import OutboxMessage
@@ -120,3 +120,29 @@ def test_f23_a_full_redis(site: Site, bench: Bench) -> None:
     failed = Run.objects.filter(state=State.FAILED).count()
     record("redis_full", failed)
     assert (failed, run.attempt, holes(run), holes(following)) == (0, 1, 0, 0)
+
+
+def test_f21_a_worker_that_has_lost_its_hearing_ends(site: Site, bench: Bench) -> None:
+    """It looks alive and idle, and never takes a message: it finds out itself, and whoever started it starts another."""
+    site.environment["GRAFT_DEAF_SECONDS"] = "2"
+    site.start_dispatcher()
+    deaf = site.start_worker("train0", trainer=QUICK, FLOW_DEAF="1")
+    run = bench.launch()
+    wait_for(lambda: deaf.poll() is not None, 30)
+    assert deaf.returncode == 0
+    assert "are not heard" in site.log("train0")
+    assert state_of(run) == State.QUEUED
+    hearing = site.start_worker("train0", trainer=QUICK)
+    assert until(run, State.SUCCEEDED).attempt == 1
+    time.sleep(3)
+    assert hearing.poll() is None
+
+
+def test_f44_a_flood_of_points(site: Site, bench: Bench) -> None:
+    site.start_dispatcher()
+    site.start_worker(trainer="--steps 25000 --seconds 0")
+    run = until(bench.launch(), State.SUCCEEDED, 120)
+    assert holes(run) == 0
+    assert Record.objects.filter(run=run, kind="step").count() == 25_000
+    # Trimmed by whole nodes: a hundred entries more or less.
+    assert site.redis().xlen(f"graft:run:{run.pk}") < 20_300

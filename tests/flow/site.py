@@ -105,12 +105,12 @@ class Site:
         """Starts a dispatcher."""
         return self.start(name, sys.executable, "manage.py", "dispatch")
 
-    def start_worker(self, name: str = "train0", *, queue: str = "train", trainer: str = "") -> subprocess.Popen[bytes]:
+    def start_worker(self, name: str = "train0", *, queue: str = "train", trainer: str = "", **environment: str) -> subprocess.Popen[bytes]:
         """Starts a worker and waits until it is ready to take work. With `trainer`, options of `tests.webapp.runs.trainer`, that stands
         in for the engine."""
         app = "tests.flow.app" if trainer else "webapp"
         options = ["-Q", queue, "-c", "1", "-n", f"{name}@site", "--without-gossip", "--without-mingle", "-l", "INFO"]
-        process = self.start(name, sys.executable, "-m", "celery", "-A", app, "worker", *options, FLOW_TRAINER=trainer)
+        process = self.start(name, sys.executable, "-m", "celery", "-A", app, "worker", *options, FLOW_TRAINER=trainer, **environment)
         wait_for(lambda: f"{name}@site ready." in self.log(name) or process.poll() is not None, 60)
         assert process.poll() is None, self.log(name)
         return process

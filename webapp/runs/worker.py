@@ -11,19 +11,24 @@ import json
 import logging
 import mmap
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from celery import bootsteps, signals
+from celery.worker.state import active_requests
 from django.conf import settings
 from django.db import DatabaseError, connections
 from django.db.models.functions import Now
+from redis import RedisError
 
 from webapp.core.processes import die_with_parent
+from webapp.core.redis import client
 from webapp.runs.models import Worker
 from webapp.runs.standby import Standby
 from webapp.runs.vitals import versions, vitals
@@ -108,6 +113,7 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(parent, **options)
         self._timer: Any = None
         self._first = True
+        self._hearing = Hearing()
 
     def start(self, parent: Any) -> None:
         """Called at each connection to the broker."""
@@ -130,12 +136,42 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         elif not draining and not parent.task_consumer.consuming_from(TRAIN_QUEUE):
             log.info("%s: takes runs again", parent.hostname)
             parent.add_task_queue(TRAIN_QUEUE)
+        idle = not draining and not active_requests
+        if self._hearing.is_lost(idle=idle, waiting=doorbells() if idle else 0):
+            log.error("%s: doorbells ring and are not heard; this worker ends, to be started anew", parent.hostname)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def stop(self, parent: Any) -> None:
         """Called when the connection is lost."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
+
+
+class Hearing:
+    """Finds out a worker that has nothing to do and yet leaves doorbells where they are, as after a broker's restart it may."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def is_lost(self, *, idle: bool, waiting: int) -> bool:
+        """Whether doorbells have been `waiting` for `ENV.deaf_seconds` in which this worker was `idle`."""
+        if not idle or not waiting:
+            self._since = None
+            return False
+        if self._since is None:
+            self._since = time.monotonic()
+        return time.monotonic() - self._since >= ENV.deaf_seconds
+
+
+def doorbells() -> int:
+    """How many doorbells nobody has answered yet; none where Redis does not say."""
+    prefix = settings.CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"]
+    try:
+        with client() as redis:
+            return int(redis.llen(f"{prefix}{TRAIN_QUEUE}"))
+    except RedisError:
+        return 0
 
 
 def beat(name: str, **fields: Any) -> bool | None:

@@ -67,6 +67,8 @@ class Environment(BaseSettings):
     infra_retries: int = 3
     crash_retries: int = 2
     worker_forget_seconds: float = 60
+    # A worker that has nothing to do while doorbells wait for so long has lost its hearing, and ends to be started anew.
+    deaf_seconds: float = 180
     # A process that has done its imports waits in each training worker (about 400 MB), so that a run starts at once.
     warm_child: bool = True
     # How much of a dataset version's token ids is kept.
