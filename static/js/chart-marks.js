@@ -1,6 +1,8 @@
 // What happened during a run, drawn on its charts: a line and a sign, told apart by shape. The legend beside the charts shows the same signs.
 
 const SIZE = 9;
+// Signs of one kind stand no closer than this, in CSS pixels; where they would, some are left out.
+const APART = 14;
 const LOOK = {
   checkpoint: { colour: "--ink-3", dash: [2, 4], sign: bookmark },
   pause: { colour: "--warn", dash: [6, 4], sign: bars },
@@ -38,6 +40,13 @@ function cross(ctx, x, y, size) {
   }
 }
 
+/** Of ascending places those that lie `gap` apart, always with the last. */
+function thinned(places, gap) {
+  const kept = [];
+  for (const x of [...places].reverse()) if (!kept.length || kept.at(-1) - x >= gap) kept.push(x);
+  return kept;
+}
+
 /** Draws `marks` (`{kind, x}`, x on the axis) on a plot of uPlot; `colour(name)` gives the colour behind a custom property. */
 export function drawMarks(plot, marks, colour) {
   const { ctx, bbox } = plot;
@@ -45,7 +54,7 @@ export function drawMarks(plot, marks, colour) {
   ctx.save();
   for (const [kind, look] of Object.entries(LOOK)) {
     const places = marks.filter((mark) => mark.kind === kind).map((mark) => plot.valToPos(mark.x, "x", true));
-    const inside = places.filter((x) => x >= bbox.left && x <= bbox.left + bbox.width);
+    const inside = thinned(places.filter((x) => x >= bbox.left && x <= bbox.left + bbox.width), APART * scale);
     if (!inside.length) continue;
     ctx.strokeStyle = ctx.fillStyle = colour(look.colour);
     ctx.lineWidth = scale;
@@ -75,7 +84,7 @@ export function drawName(plot, value, text, colour, end) {
   const scale = devicePixelRatio;
   const y = plot.valToPos(value, "y", true);
   if (y < bbox.top || y > bbox.top + bbox.height) return;
-  const above = y - bbox.top > (SIZE + 8) * scale;
+  const above = y - bbox.top > (SIZE + 16) * scale;
   ctx.save();
   ctx.font = `${11 * scale}px ${getComputedStyle(plot.root).fontFamily}`;
   ctx.fillStyle = colour;

@@ -149,7 +149,7 @@ export class LiveChart extends HTMLElement {
     return {
       width: this.plotBox.clientWidth,
       height: HEIGHT,
-      padding: [8, 16, 0, 0],
+      padding: [8, 28, 0, 0],
       legend: { show: false },
       scales: { x: { time: false }, y: this.#log ? { distr: 3 } : {} },
       axes: [
@@ -178,7 +178,8 @@ export class LiveChart extends HTMLElement {
         spanGaps: true,
         points: { show: Boolean(line.points), size: 5, fill: stroke },
       };
-      const edge = { stroke: "transparent", width: 0, spanGaps: true, points: { show: false } };
+      // An outlier of one step is a bucket one pixel wide: by its fill alone it would not be seen.
+      const edge = { stroke: faded(stroke, 0.3), width: 1, spanGaps: true, points: { show: false } };
       return line.low ? [own, edge, edge] : [own];
     });
   }

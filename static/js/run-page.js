@@ -270,6 +270,7 @@ class RunPage extends HTMLElement {
     this.#write("loss", formats.number(data.loss, 3));
     this.#write("tokens", formats.number(data.tokens_per_second, 0));
     this.#write("memory", formats.bytes(memory.resident_bytes ?? memory.device_used_bytes ?? memory.reserved_bytes));
+    this.#write("gpu", formats.percent(data.device?.utilisation, 0));
     // Of a GPU what this run has reserved, as the server counts it: the device's use may hold others' too.
     const own = memory.resident_bytes ?? memory.reserved_bytes;
     const peak = this.querySelector('[data-live="peak"]');

@@ -13,10 +13,13 @@ from playwright.sync_api import expect
 
 from benchmarks.ui import long_run
 from tests.browser.conftest import LiveSite, Opener, accessibility_faults, scrolls_sideways
-from tests.browser.test_pages import bench, wait_for_charts  # noqa: F401 - a fixture
+from tests.browser.test_pages import bench, send, wait_for_charts  # noqa: F401 - a fixture
+from tests.tiny import make_tiny_model
 from tests.webapp.runs import stories
 from tests.webapp.runs.rows import Bench
-from webapp.runs.models import Run
+from webapp.core.formats import format_bytes
+from webapp.runs.models import Run, Worker
+from webapp.runs.services.expected import expected
 from webapp.runs.states import State
 
 pytestmark = pytest.mark.browser
@@ -89,6 +92,35 @@ def test_the_log_is_searched_and_a_failed_run_offers_remedies(open_page: Opener,
     assert not accessibility_faults(page)
     page.set_viewport_size({"width": 390, "height": 900})
     assert not scrolls_sideways(page)
+
+
+def test_answers_come_in_while_it_learns_and_memory_has_its_lines(open_page: Opener, bench: Bench, live_site: LiveSite) -> None:  # noqa: F811
+    make_tiny_model(bench.base_model.folder)
+    bench.version.report = {"characters": {"min": 40, "median": 400, "mean": 400, "p95": 1600, "max": 4000, "total": 4000}}
+    bench.version.save()
+    Worker.objects.update(device={**stories.DEVICE, "memory_bytes": 2_000_000_000})
+    run = bench.launch()
+    story = stories.Story(run).begin().steps(1, 60).measure("base", 3.0, 0.1).ask(50, "refund")
+    plan = next(event.data for event in story.events if event.kind == "plan")
+    plan["device"] = {**stories.DEVICE, "memory_bytes": 2_000_000_000}
+    story.tell(State.RUNNING)
+    page = open_page(bench.user, reverse("runs:detail", args=[run.id]))
+    wait_for_charts(page)
+    readout = page.locator('live-chart[metric="memory"] .readout')
+    known = expected(run)
+    assert known is not None
+    expect(readout).to_contain_text(f"estimate {format_bytes(known.training_bytes)}")
+    expect(readout).to_contain_text("limit 2.00\u202fGB")
+    answers = page.get_by_role("group", name="Answers to prompt 1 over time").locator(".answer")
+    expect(answers).to_have_count(2)
+    expect(page.locator("[data-live-state]")).to_have_text("live")
+    told = len(story.events)
+    story.steps(61, 100).ask(100, "billing")
+    send(live_site, run, story.events[told:])
+    expect(answers).to_have_count(3)
+    assert [text.split("\n")[0] for text in answers.all_inner_texts()] == ["Base model", "step 50", "step 100"]
+    expect(answers.last).to_contain_text("right")
+    assert not accessibility_faults(page)
 
 
 def test_a_finished_run_is_extended_without_a_script_too(open_page: Opener, bench: Bench) -> None:  # noqa: F811
