@@ -9,7 +9,7 @@ SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test checks lint format types check-migrations tests test-faults methods-matrix demo messages screenshots pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate bench-ui methods-study rates-study rank-study
+.PHONY: help run setup setup-dev test checks lint format types check-migrations tests test-faults chaos methods-matrix demo messages screenshots pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate bench-ui methods-study rates-study rank-study
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
@@ -91,6 +91,10 @@ tests: $(VENV)/.dev ## the test suite alone
 # WRITE=1 puts the figures into docs/reliability.md. As root it mounts small disks and makes a control group; else those tests are skipped.
 test-faults: $(VENV)/.dev ## break everything that can be broken here, on SQLite and PostgreSQL, and measure
 	$(PY) -m tests.faults $(if $(WRITE),--write)
+
+# SEEDS=1-200 for many; RUNS=6 for less of each; RESULTS=file for a line of JSON for each seed.
+chaos: $(VENV)/.dev ## kills, stops and wishes by chance over 20 runs of the real engine, then the invariants: make chaos SEED=7
+	$(PY) -m tests.chaos --seeds $(or $(SEEDS),$(SEED),1) $(if $(RUNS),--runs $(RUNS)) $(if $(RESULTS),--results $(RESULTS))
 
 methods-matrix: $(VENV)/.dev ## every method on every task and base that it claims, and docs/methods.md drawn anew
 	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder tests/matrix
