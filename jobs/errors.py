@@ -268,6 +268,11 @@ CATALOGUE: dict[str, ErrorText] = {
         ExitCode.CUDA_OOM,
     ),
     "host_oom": ErrorText("The machine ran out of memory.", "Halve the micro-batch or shorten the maximum length.", ExitCode.INTERNAL),
+    "memory_spent": ErrorText(
+        "{reason} Its micro-batch had been halved {count} times, down to {batches}.",
+        "Shorten the maximum length, switch gradient checkpointing on, or choose QLoRA, a smaller base model or a device with more memory.",
+        ExitCode.INTERNAL,
+    ),
     "disk_full": ErrorText(
         "The disk is full: {path} could not be written.", "Free some space, then resume: the last checkpoint is intact.", ExitCode.DISK_FULL
     ),

@@ -34,6 +34,8 @@ Emit = Callable[..., Any]
 # Of the arguments, what writes events, and what says whether an end is wanted; gives the step that it ended at.
 Work = Callable[[argparse.Namespace, Emit, "_Stop"], int]
 _OOM_SCORE = "800"
+# What the driver and cuBLAS say where torch's own allocator was not the one that asked.
+_CUDA_OOM = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 # From <malloc.h>; the first threshold is the largest that glibc takes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MMAP_THRESHOLD_BYTES, _TRIM_THRESHOLD_BYTES = 2**25, 2**31 - 1
@@ -129,7 +131,7 @@ def _known(failure: Exception, out: Path, step: int) -> GraftError:
     """Which of our errors an exception of Python or torch is."""
     import torch
 
-    if isinstance(failure, torch.OutOfMemoryError):
+    if isinstance(failure, torch.OutOfMemoryError) or any(words in str(failure) for words in _CUDA_OOM):
         return GraftError("cuda_oom", step=step)
     if isinstance(failure, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(failure):
         return GraftError("host_oom")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +15,7 @@ from jobs.handover import HandOver
 from webapp.core.processes import group_members, signal_group
 from webapp.runs.environment import child_environment
 from webapp.runs.kinds import COMMANDS, Kind
+from webapp.runs.leftovers import sweep
 from webapp.runs.standby import Standby
 from webapp.settings.env import ENV, PROJECT
 
@@ -131,10 +130,8 @@ class RunChild:
         return self._gone
 
     def clean(self) -> None:
-        """Removes what only the process needed."""
-        shutil.rmtree(self.folder / "tmp", ignore_errors=True)
-        with suppress(OSError):
-            self.leash.unlink()
+        """Removes what only the process needed. Only when it is gone."""
+        sweep(self.folder)
 
     def log_tail(self) -> str:
         """The last 4 KB of its output as plain text: no control characters, no paths of this host."""

@@ -31,7 +31,7 @@ class Fence(threading.Thread):
         self._renewed_at = renewed_at
         self._leash = leash
         self._over = threading.Event()
-        self.fired = False
+        self._killed = False
 
     def renewed(self, at: float) -> None:
         """The lease was renewed by a question that was sent `at` (by `clock`)."""
@@ -45,11 +45,18 @@ class Fence(threading.Thread):
         except OSError as failure:
             log.warning("%s: the child cannot be told that it may go on (%s)", self._leash, failure)
 
+    @property
+    def fired(self) -> bool:
+        """Whether too long has gone by, once and for all. By the clock, not only by what the thread has done: who was stopped and
+        wakes up may come here before its thread does, with a training that has ended itself by its leash.
+        """
+        self._killed |= clock() - self._renewed_at > ENV.self_fence_seconds
+        return self._killed
+
     def run(self) -> None:
         """Watches the clock until `stop`."""
         while not self._over.wait(min(TICK_SECONDS, ENV.self_fence_seconds / 4)):
-            if clock() - self._renewed_at > ENV.self_fence_seconds:
-                self.fired = True
+            if self.fired:
                 self._kill()
 
     def stop(self) -> None:

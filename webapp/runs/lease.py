@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from django.db import transaction
@@ -160,28 +160,37 @@ def desired(run_id: UUID, attempt: int) -> Desired | None:
 
 
 def interrupt(
-    run_id: UUID, attempt: int, *, actor: str, detail: str, failure: Failure, retries: int, expired: bool = False
+    run_id: UUID,
+    attempt: int,
+    *,
+    actor: str,
+    detail: str,
+    failure: Failure,
+    retries: int,
+    expired: bool = False,
+    counter: Literal["infra_failures", "memory_cuts"] = "infra_failures",
 ) -> State | None:
     """Takes a run from an attempt that was lost through no fault of its user, and settles what comes next.
 
-    It goes back to the queue, or where people wanted it to be; after more than `retries` losses it fails with `failure`. With `expired`,
-    only if the lease has been over for the grace period. Gives the state it came to, or None where the run was not there to be taken.
+    It goes back to the queue, or where people wanted it to be; after more than `retries` losses of this kind, which `counter` counts, it
+    fails with `failure`. With `expired`, only if the lease has been over for the grace period. Gives the state it came to, or None where
+    the run was not there to be taken.
     """
     with transaction.atomic():
         rows = Run.objects.filter(pk=run_id, attempt=attempt, state__in=ACTIVE)
         if expired:
             rows = rows.filter(lease_expires_at__lt=after(-ENV.reap_grace_seconds))
-        if rows.update(state=State.INTERRUPTED, infra_failures=F("infra_failures") + 1, owner="", changed_at=Now()) != 1:
+        if rows.update(state=State.INTERRUPTED, owner="", changed_at=Now(), **{counter: F(counter) + 1}) != 1:
             return None
         record(run_id, to=State.INTERRUPTED, actor=actor, attempt=attempt, detail=detail)
         ledger.close_use(run_id, attempt)
         # The row is ours until the end of this transaction: nobody's wish can slip in between.
-        run = Run.objects.only("desired", "infra_failures").get(pk=run_id)
+        run = Run.objects.only("desired", counter).get(pk=run_id)
         frm = (State.INTERRUPTED,)
         if run.desired == Desired.CANCEL:
             move(run_id, attempt, to=State.CANCELLED, frm=frm, actor=actor)
             return State.CANCELLED
-        if run.infra_failures > retries:
+        if getattr(run, counter) > retries:
             move(run_id, attempt, to=State.FAILED, frm=frm, actor=actor, detail=detail, **failure.fields())
             return State.FAILED
         if run.desired == Desired.PAUSE:

@@ -11,7 +11,7 @@ from jobs.errors import CATALOGUE, ExitCode, GraftError
 from webapp.runs.lease import Failure
 
 Asked = Literal["", "pause", "extend", "cancel", "shutdown", "stalled"]
-Kind = Literal["succeeded", "stopped", "failed", "interrupted"]
+Kind = Literal["succeeded", "stopped", "failed", "interrupted", "smaller"]
 
 _BY_EXIT_CODE = {ExitCode.NON_FINITE: "nonfinite", ExitCode.CUDA_OOM: "cuda_oom", ExitCode.DISK_FULL: "disk_full"}
 
@@ -19,7 +19,7 @@ _BY_EXIT_CODE = {ExitCode.NON_FINITE: "nonfinite", ExitCode.CUDA_OOM: "cuda_oom"
 @dataclass(frozen=True)
 class Outcome:
     """`succeeded`: publish what it left; `stopped`: to where people want it; `failed`: for good; `interrupted`: through no fault of the
-    user, to be tried again a few times. The latter two say why.
+    user, to be tried again a few times; `smaller`: to be tried again in smaller micro-batches (`runs.memory`). The latter three say why.
     """
 
     kind: Kind

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 from jobs.composition.rules import obstacle
 from jobs.methods.registry import METHODS, get_method
 from webapp.core import formats
-from webapp.runs import composition
+from webapp.runs import composition, memory
 from webapp.runs.analysis import analysis
 from webapp.runs.blocks import heat_map
 from webapp.runs.figures import MEASURES, SHARES, Column, by_chance, columns_of, headline
@@ -86,6 +86,7 @@ def header(run: Run) -> dict[str, Any]:
     return {
         "can": actions(run),
         "wish": _wish(run),
+        "smaller": memory.told(run),
         "plan": plan,
         "latest": summary.get("latest") or {},
         "validation": evals.get("validation") or {},

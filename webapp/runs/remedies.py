@@ -13,11 +13,11 @@ from jobs.planning.estimate import USABLE_SHARE
 from webapp.core import formats
 from webapp.runs.filling import Values, to_query
 from webapp.runs.kinds import Kind
+from webapp.runs.memory import OUT_OF_MEMORY, fields_of
 from webapp.runs.models import Run
 from webapp.runs.services.expected import Expected, expected
 from webapp.runs.states import State
 
-OUT_OF_MEMORY = ("cuda_oom", "host_oom")
 # A rate that has led out of the finite numbers is taken down by this much.
 RATE_CUT = 3.0
 # What the names of the form's fields of the training begin with.
@@ -68,7 +68,7 @@ def data_link(run: Run, where: dict[str, Any]) -> str:
 
 
 def _less_memory(run: Run) -> list[Remedy]:
-    training = run.spec["training"]
+    training = {**run.spec["training"], **fields_of(run)}
     micro, steps = training["micro_batch"], training["gradient_accumulation"]
     checkpointing = not training["gradient_checkpointing"] and get_method(run.method).capabilities.checkpointing
     halved: Values = {"training_micro_batch": max(1, micro // 2), "training_gradient_accumulation": steps * 2} if micro > 1 else {}

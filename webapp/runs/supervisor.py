@@ -18,7 +18,7 @@ from django.db.models.functions import Coalesce, Now
 
 from jobs.errors import GraftError
 from jobs.events import Event
-from webapp.runs import lease, publish
+from webapp.runs import lease, memory, publish
 from webapp.runs.child import RunChild
 from webapp.runs.fence import Fence, clock
 from webapp.runs.ingest import Fenced, Ingest
@@ -234,6 +234,7 @@ class Supervisor:
         )
         if outcome.kind == "succeeded":
             outcome = self._verified(outcome)
+        outcome = memory.judged(outcome, self._run, self._ingest.archive.summary.get("phase") or {})
         log.info("run %s attempt %s: exit code %s, %s", self._run.id, self._run.attempt, exit_code, outcome.kind)
         self._until(lambda: self._settled(outcome))
 
@@ -278,8 +279,23 @@ class Supervisor:
         if outcome.kind == "failed":
             fields = outcome.failure.fields()
             return lease.move(run_id, attempt, to=State.FAILED, frm=ACTIVE, actor=self._owner, **fields) or self._lost()
+        if outcome.kind == "smaller":
+            return self._smaller(outcome.failure)
         found = lease.interrupt(
             run_id, attempt, actor=self._owner, detail=outcome.failure.code, failure=outcome.failure, retries=ENV.crash_retries
+        )
+        return found is not None or self._lost()
+
+    def _smaller(self, failure: lease.Failure) -> bool:
+        before = memory.batches_of(self._run)
+        found = lease.interrupt(
+            self._run.id,
+            self._run.attempt,
+            actor=self._owner,
+            detail=f"{failure.code}: micro-batches of {before.halved()} in place of {before}",
+            failure=failure,
+            retries=memory.MOST_CUTS,
+            counter="memory_cuts",
         )
         return found is not None or self._lost()
 

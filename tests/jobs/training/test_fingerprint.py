@@ -12,7 +12,7 @@ import pytest
 from jobs.errors import GraftError, UserError
 from jobs.spec import DataSpec, MethodSpec, ModelSpec, RunSpec
 from jobs.training.checkpoint import require_same_run
-from jobs.training.fingerprint import fingerprint
+from jobs.training.fingerprint import BATCHES, fingerprint
 from tests.jobs.tasks.rows import make_spec, run
 from tests.jobs.training.reference import make_rows
 from tests.tiny_architectures import make_tiny_architecture
@@ -49,7 +49,8 @@ def test_an_adapter_is_known_by_what_is_in_it_and_not_by_its_place(tmp_path):
 @pytest.mark.parametrize("old", [{"id": "lora", "settings": {}}, {"id": "lora", "settings": {}, "adapters": []}])
 def test_a_checkpoint_from_before_there_were_tasks_is_one_of_writing(tmp_path, old):
     today = fingerprint(SPEC, ROWS, [])
-    state = as_kept({"method": old, "training": today["training"], "seed": 0, "rows": today["rows"]})
+    batches = {name: getattr(SPEC.training, name) for name in BATCHES}
+    state = as_kept({"method": old, "training": {**today["training"], **batches}, "seed": 0, "rows": today["rows"]})
     require_same_run(tmp_path, state, today)
     with pytest.raises(UserError, match="not the same task"):
         require_same_run(tmp_path, state, fingerprint(replace(SPEC, task="regression"), ROWS, []))

@@ -106,6 +106,7 @@ def train(options: argparse.Namespace) -> int:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         (options.out / "grandchild").write_text(str(child.pid))
     events.emit("plan", total_steps=options.steps, start_step=first, test_rows=0)
+    events.emit("phase", name="training", done=first, total=options.steps, unit="steps")
     for step in range(first + 1, options.steps + 1):
         time.sleep(options.seconds)
         if code := misfortune(options, events, step):

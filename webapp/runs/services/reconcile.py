@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 
 from jobs.errors import GraftError
 from webapp.runs import lease
+from webapp.runs.leftovers import sweep
 from webapp.runs.models import Run, Worker
 from webapp.runs.order import turns
 from webapp.runs.outcome import of
@@ -43,6 +44,8 @@ def reap() -> int:
         )
         if state is not None:
             log.warning("run %s attempt %s: %s, now %s", run.id, run.attempt, reason, state)
+            # Its training has killed itself before the lease was over.
+            sweep(run.attempt_folder(run.attempt))
             taken += 1
     return taken
 

@@ -14,6 +14,7 @@ from jobs.spec import RunSpec, Task
 from webapp.accounts.models import Team
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
+from webapp.runs.memory import fields_of
 from webapp.runs.models import Artifact, Run
 from webapp.runs.states import State
 
@@ -78,8 +79,12 @@ def adapter_of(run_id: str) -> Path:
 
 
 def for_worker(run: Run) -> RunSpec:
-    """The run's spec with the absolute paths of this host; adapters are the zips of the runs that stand in it by id."""
+    """The run's spec with the absolute paths of this host; adapters are the zips of the runs that stand in it by id, and the micro-batch is
+    the one that it has come down to.
+    """
     spec = RunSpec.from_json(run.spec)
     data = spec.data.below(run.dataset_version.folder.resolve())
     method = replace(spec.method, adapters=[str(adapter_of(name)) for name in spec.method.adapters])
-    return replace(spec, model=replace(spec.model, path=str(run.base_model.folder.resolve())), data=data, method=method)
+    training = replace(spec.training, **fields_of(run))
+    model = replace(spec.model, path=str(run.base_model.folder.resolve()))
+    return replace(spec, model=model, data=data, method=method, training=training)
