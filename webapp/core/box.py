@@ -2,7 +2,8 @@
 
 The child starts through `box_entry`, which takes its rights away before the engine is loaded: address space, processor time and file
 sizes by rlimits; the network by a namespace of its own; the file system by Landlock, down to the interpreter and the paths that the
-caller names. The last two where the kernel allows them; the answer says so (`"box": {"network": true, "files": true}`).
+caller names; a filter of system calls leaves no socket to the site's own Redis and no way around the rest. All but the first where the
+kernel allows them; the answer says so (`"box": {"network": true, "files": true, "calls": true}`).
 """
 
 from __future__ import annotations

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -121,13 +124,56 @@ def test_the_child_writes_where_it_may_and_nowhere_else(run: Run, tmp_path: Path
 def test_the_child_has_no_network(run: Run) -> None:
     if not run("print('{}')")["box"]["network"]:
         pytest.skip("this kernel gives no network namespace to a user")
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         reach = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 2); print('{{}}')"
         with pytest.raises(GraftError, match="Network is unreachable"):
             run(reach)
         assert run(reach, network=True)["box"]["network"] is False
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_no_socket_of_the_host_is_in_reach(run: Run, network: bool) -> None:
+    """A path keeps no socket away, as Landlock knows nothing of them: Redis listens on one."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/redis.sock")
+        server.listen()
+        reach = f"import socket; socket.socket(socket.AF_UNIX).connect({folder + '/redis.sock'!r}); print('{{}}')"
+        if not run("print('{}')")["box"]["calls"]:
+            pytest.skip("no filter of system calls for this machine")
+        with pytest.raises(GraftError, match="Permission denied" if network else "Network is unreachable"):
+            run(reach, network=network)
+
+
+def test_no_link_is_left_for_whoever_reads_the_folder_later(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    if not run("print('{}')")["box"]["files"]:
+        pytest.skip("this kernel has no Landlock")
+    for call in ("symlink('/etc/passwd', {0!r})", "mkfifo({0!r})", "link('/etc/passwd', {0!r})"):
+        with pytest.raises(GraftError, match="Permission denied|Invalid cross-device"):
+            run(f"os.{call.format(str(tmp_path / 'out' / 'train.jsonl'))}; print('{{}}')", writable=tmp_path / "out")
+        assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ctypes.CDLL(None, use_errno=True).ptrace(16, {pid}, 0, 0)",  # PTRACE_ATTACH
+        "ctypes.CDLL(None, use_errno=True).unshare(0x10000000)",
+        "ctypes.CDLL(None, use_errno=True).syscall(425, 8, 0)",  # io_uring_setup
+        "os.kill({pid}, 0)",
+        "open('/proc/{pid}/environ').read()",
+    ],
+)
+def test_no_other_process_is_in_reach(run: Run, code: str) -> None:
+    answer = run("print('{}')")["box"]
+    if not (answer["calls"] and answer["files"]):
+        pytest.skip("this kernel has no Landlock, or no filter for this machine")
+    tried = (
+        "import ctypes\ntry:\n    done = " + code.format(pid=os.getpid()) + "\n"
+        "    number = ctypes.get_errno() if done == -1 else 0\n"
+        "except OSError as refused:\n    number = refused.errno\nprint(json.dumps({'errno': number}))"
+    )
+    assert run(tried)["errno"] in (errno.EPERM, errno.EACCES)
 
 
 def test_nothing_is_left_running(run: Run) -> None:
