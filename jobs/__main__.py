@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 from jobs.errors import GraftError
@@ -58,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except GraftError as error:
         text = json.dumps({"error": error.to_json()}) if arguments.json else f"error: {error.message}\n  {error.remedy}"
-        print(text, file=sys.stderr)
+        with suppress(OSError):  # a log on a full disk
+            print(text, file=sys.stderr, flush=True)
         return int(error.exit_code)
 
 

@@ -46,7 +46,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -110,23 +110,26 @@ def finite(value: Any) -> Any:
 class EventWriter:
     """Appends events to a file: every line flushed at once, fsynced at most once a second and at the end.
 
-    A process that continues in the same file goes on with its numbering.
+    A process that continues in the same file goes on with its numbering. `before` is called when an event has its time and is not written
+    yet: whoever finds there that this process must end ends it, so that no event of a later time is written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, before: Callable[[], object] = bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         last = 0
         if path.exists():
             for event in read_events(path):
                 last = event.seq
         self._seq = last
+        self._before = before
         self._file: IO[str] = path.open("a", encoding="utf-8")
         self._synced = time.monotonic()
 
     def emit(self, kind: Kind, /, **data: Any) -> Event:
-        """Writes one event and returns it."""
+        """Writes one event and returns it. Raises `OSError`."""
         self._seq += 1
         event = Event(seq=self._seq, t=time.time(), kind=kind, data=finite(data))
+        self._before()
         self._file.write(event.to_line())
         self._file.flush()
         if kind == "finished" or time.monotonic() - self._synced >= FSYNC_SECONDS:

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from jobs.cache import cache_folder
+from jobs.commands.reach import leave_to_others
 from jobs.data.token_cache import LIMIT_BYTES, TokenCache
 from jobs.errors import ExitCode, GraftError
 from jobs.events import Event, EventWriter
@@ -56,6 +57,7 @@ def add_child_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token-cache-bytes", type=int, default=LIMIT_BYTES, metavar="N", help="how much of them is kept (%(default)s)")
     parser.add_argument("--parent-pid", type=int, help="end at once when this process, our parent, ends")
     parser.add_argument("--leash", type=Path, metavar="FILE", help="end at once when the time that this file names is over")
+    parser.add_argument("--private", type=Path, metavar="DIR", help="give up all of this folder but what the run names, and all connections")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,6 +71,7 @@ def carry_out(arguments: argparse.Namespace, work: Work) -> int:
     """
     if arguments.parent_pid is not None and not die_with(arguments.parent_pid):
         return ExitCode.INTERNAL
+    leave_to_others(arguments)
     stop = _Stop()
     leash = Leash(arguments.leash) if arguments.leash else None
     if leash:
@@ -79,12 +82,14 @@ def carry_out(arguments: argparse.Namespace, work: Work) -> int:
     faulthandler.register(signal.SIGUSR2)
     prepare_environment()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    writer = EventWriter(arguments.out / "events.jsonl")
+    writer = EventWriter(arguments.out / "events.jsonl", leash.look if leash else bool)
     show = _show_json if arguments.json else _show_text if sys.stderr.isatty() else None
     try:
-        return _finish(arguments, _Emitter(writer, show, leash), stop, work)
+        return _finish(arguments, _Emitter(writer, show), stop, work)
     finally:
-        writer.close()
+        # On a full disk what is still to be written cannot be, and how it ended is told by the exit code.
+        with suppress(OSError):
+            writer.close()
 
 
 def _finish(arguments: argparse.Namespace, emit: _Emitter, stop: _Stop, work: Work) -> int:
@@ -93,17 +98,24 @@ def _finish(arguments: argparse.Namespace, emit: _Emitter, stop: _Stop, work: Wo
         step = work(arguments, emit, stop)
     except GraftError as error:
         outcome = "preempted" if error.code == "preempted" else "failed"
-        emit("finished", outcome=outcome, step=emit.step, **error.to_json())
+        _tell_end(emit, outcome, error)
         if outcome == "preempted":
             return ExitCode.PREEMPTED
         raise
     except Exception as failure:
         known = _known(failure, arguments.out, emit.step)
-        traceback.print_exc()
-        emit("finished", outcome="failed", step=emit.step, **known.to_json())
+        with suppress(OSError):
+            traceback.print_exc()
+        _tell_end(emit, "failed", known)
         raise known from failure
     emit("finished", outcome="succeeded", step=step)
     return ExitCode.DONE
+
+
+def _tell_end(emit: _Emitter, outcome: str, error: GraftError) -> None:
+    """The last event, where there is room for it: else the exit code alone says how it ended."""
+    with suppress(OSError):
+        emit("finished", outcome=outcome, step=emit.step, **error.to_json())
 
 
 def _train(arguments: argparse.Namespace, emit: Emit, stop: _Stop) -> int:
@@ -203,8 +215,8 @@ class _Emitter:
 
     PHASE_SECONDS = 0.5
 
-    def __init__(self, writer: EventWriter, show: Callable[[Event], None] | None, leash: Leash | None) -> None:
-        self._writer, self._show, self._leash = writer, show, leash
+    def __init__(self, writer: EventWriter, show: Callable[[Event], None] | None) -> None:
+        self._writer, self._show = writer, show
         self._told = 0.0
         self.step = 0
 
@@ -214,8 +226,6 @@ class _Emitter:
             if now - self._told < self.PHASE_SECONDS and data["done"] not in (0, data["total"]):
                 return
             self._told = now
-        if self._leash:
-            self._leash.look()
         event = self._writer.emit(kind, **data)
         self.step = data.get("start_step", data.get("step")) or self.step
         if self._show:

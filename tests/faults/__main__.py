@@ -21,10 +21,15 @@ from webapp.settings.env import PROJECT
 DOCUMENT = PROJECT / "docs" / "reliability.md"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 RACE = "tests/webapp/runs/test_lease.py::test_claim_race_of_eight_processes"
+WALKS = "tests/webapp/runs/test_state_machine.py"
+# Longer than in `make test`, and other ones each time.
+WALKS_EACH = "150"
+# Two for each core: most of what a test does is wait, and what it measures should not wait for others.
+AT_ONCE = min(4, 2 * len(os.sched_getaffinity(0)))
 SESSIONS = {
-    "SQLite": ["-n", "4", "--dist", "worksteal", "tests/faults", "tests/flow/test_faults.py", RACE],
+    "SQLite": ["-n", str(AT_ONCE), "--dist", "worksteal", "tests/faults", "tests/flow/test_faults.py", RACE, WALKS],
     # One after another: they restart the one server.
-    "PostgreSQL": ["-n", "0", "tests/faults/test_database.py", "tests/faults/test_fencing.py", RACE],
+    "PostgreSQL": ["-n", "0", "tests/faults/test_database.py", "tests/faults/test_fencing.py", RACE, WALKS],
 }
 
 
@@ -57,7 +62,9 @@ def _session(name: str, path: Path) -> int:
     command = [sys.executable, "-m", "tests.faults.postgres", *pytest] if name == "PostgreSQL" else pytest
     sys.stdout.write(f"== {name}\n")
     sys.stdout.flush()
-    return subprocess.run(command, cwd=PROJECT, env={**os.environ, figures.VARIABLE: str(path)}, check=False).returncode
+    return subprocess.run(
+        command, cwd=PROJECT, env={**os.environ, figures.VARIABLE: str(path), "GRAFT_STATE_MACHINE_EXAMPLES": WALKS_EACH}, check=False
+    ).returncode
 
 
 def _machine() -> str:

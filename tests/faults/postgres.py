@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,8 @@ class Postgres:
         """Sends a signal to the server and every process of it."""
         main = psutil.Process(self.pid)
         for process in (main, *main.children(recursive=True)):
-            process.send_signal(number)
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     @property
     def _data(self) -> Path:

@@ -39,7 +39,7 @@ LONG: dict[str, Any] = {
 SHORT = {**LONG, "training": {**LONG["training"], "epochs": 2.0}}
 
 
-def ended(run: Run, state: State, seconds: float = 100) -> Run:
+def ended(run: Run, state: State, seconds: float = 200) -> Run:
     def arrived() -> bool:
         run.refresh_from_db()
         assert run.state == state or not run.is_terminal, f"{run.state}: {run.message}"
@@ -173,8 +173,6 @@ def test_f53_the_databases_disk_is_full(site: Site, bench: Bench, tmp_path: Path
             assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         disk.free()
         assert write(50) == {"said": "", "written": 50, "counted": 50}
-    until_bench = Run.objects.filter(team=bench.team)
-    assert not until_bench.exists()
 
 
 def test_runs_of_a_site_whose_uploads_are_full_go_on(site: Site, bench: Bench) -> None:

@@ -77,7 +77,7 @@ def test_f13_f45_the_engine_killed_amid_its_saves_goes_on(site: Site, engine_ben
     """Every step is saved, so that most kills meet a save; some come after a SIGTERM, as where the grace is too short."""
     from webapp.runs.services.handed import handed
 
-    often = {**LONG, "training": {**LONG["training"], "epochs": 40.0, "checkpoint_every_steps": 1}}
+    often = {**LONG, "training": {**LONG["training"], "epochs": 15.0, "checkpoint_every_steps": 1}}
     spec = tmp_path / "spec.json"
     spec.write_text(json.dumps(handed(engine_bench.launch(**often))))
     out = tmp_path / "out"
@@ -93,8 +93,8 @@ def test_f13_f45_the_engine_killed_amid_its_saves_goes_on(site: Site, engine_ben
             print("go", file=forks.stdin, flush=True)
             pid = int(forks.stdout.readline())
             before = checkpoint.newest([out])
-            wait_for(lambda before=before: checkpoint.newest([out]) != before, 60, every=0.01)  # type: ignore[misc]
-            time.sleep(chance.uniform(0, 0.2))
+            wait_for(lambda before=before: checkpoint.newest([out]) != before, 60, every=0.01)
+            time.sleep(chance.uniform(0, 0.1))
             with suppress(ProcessLookupError):
                 if kill % 3 == 0:
                     os.kill(pid, signal.SIGTERM)

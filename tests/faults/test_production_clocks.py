@@ -63,7 +63,7 @@ def test_f15_cancel_means_that_the_process_is_dead(site: Site, bench: Bench) -> 
         (training,) = site.trainings()
         cancel(run, actor="alice")
         asked = time.monotonic()
-        wait_for(lambda process=training: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 30, every=0.02)  # type: ignore[misc]
+        wait_for(lambda process=training: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 30, every=0.02)
         seconds.append(time.monotonic() - asked)
         until(run, State.CANCELLED)
     # Of ten, the 99th percentile is the longest.

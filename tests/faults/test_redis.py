@@ -34,19 +34,24 @@ def test_f17_f19_launched_from_the_page_while_redis_is_down(site: Site, bench: B
     site.start_worker(trainer=SLOW)
     client = Client()
     client.force_login(bench.user)
-    client.get(reverse("runs:list", args=[bench.team.slug]))
-    site.kill("redis")
-    seconds = []
-    for number in range(5):
+
+    def launch(name: str) -> float:
+        data = form_data(bench, name=name)
         began = time.monotonic()
-        answer = client.post(reverse("runs:whole", args=[bench.team.slug]), form_data(bench, name=f"run {number}"))
-        seconds.append(time.monotonic() - began)
-        assert answer.status_code == 302
-    record("launch", max(seconds), "the slowest of 5 POSTs")
+        assert client.post(reverse("runs:whole", args=[bench.team.slug]), data).status_code == 302
+        return time.monotonic() - began
+
+    launch("the first, which imports the form's modules")
+    usual = launch("the second")
+    site.kill("redis")
+    seconds = [launch(f"run {number}") for number in range(5)]
+    record("launch", max(seconds), f"the slowest of 5 POSTs; with Redis {usual:.2f} s")
     assert max(seconds) <= 1
     wait_for(lambda: "outbox: waiting for a service" in site.log("dispatcher"), 10)
-    run = Run.objects.earliest("created_at")
+    run = Run.objects.get(name="run 0")
     assert state_of(run) == State.QUEUED
+    for earlier in Run.objects.filter(name__startswith="the "):
+        cancel(earlier, actor="alice")
     site.start_redis()
     back = time.monotonic()
     to_start = running_again(run, 1) - back

@@ -12,7 +12,7 @@ import pytest
 
 from webapp.runs import worker
 from webapp.runs.models import Worker
-from webapp.settings.env import PROJECT
+from webapp.settings.env import ENV, PROJECT
 
 GPU = {"kind": "cuda", "name": "GPU", "memory_bytes": 1, "threads": 2, "bfloat16": True, "count": 2}
 
@@ -74,3 +74,18 @@ def test_two_trainings_never_share_a_gpu(settings: Any, tmp_path: Path, monkeypa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     with worker.device_locks("train1") as later:
         assert later
+
+
+def test_an_idle_worker_that_leaves_doorbells_where_they_are_is_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(worker.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(ENV, "deaf_seconds", 30.0)
+    hearing = worker.Hearing()
+
+    def at(seconds: float, *, idle: bool = True, waiting: int = 1) -> bool:
+        now[0] = seconds
+        return hearing.is_lost(idle=idle, waiting=waiting)
+
+    assert [at(0), at(20), at(29), at(30)] == [False, False, False, True]
+    # A doorbell that was taken, or work, begins the time anew.
+    assert [at(31, waiting=0), at(40), at(60), at(65, idle=False), at(70), at(99), at(100)] == [False] * 6 + [True]

@@ -14,30 +14,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from jobs.commands.standby import redirect
 from jobs.commands.train import be_first_to_go
-from jobs.events import Event, EventWriter, read_events
+from jobs.events import EventWriter, read_events
 from jobs.handover import HandOver
 from jobs.leash import Leash
 from webapp.core.processes import die_with_parent
 
 stop_asked = False
 finish_asked = False
-
-
-class Writer(EventWriter):
-    """Writes while the leash allows it, as the engine does."""
-
-    def __init__(self, path: Path, leash: Leash | None) -> None:
-        super().__init__(path)
-        self._leash = leash
-
-    def emit(self, kind: Any, /, **data: Any) -> Event:
-        if self._leash:
-            self._leash.look()
-        return super().emit(kind, **data)
 
 
 def ask_to_finish(*_: object) -> None:
@@ -98,7 +84,7 @@ def train(options: argparse.Namespace) -> int:
     leash = Leash(options.leash) if options.leash else None
     if leash:
         leash.start()
-    events = Writer(options.out / "events.jsonl", leash)
+    events = EventWriter(options.out / "events.jsonl", leash.look if leash else bool)
     first = start_step(options.resume)
     (options.out / "environment").write_text("\n".join(f"{name}={value}" for name, value in os.environ.items()))
     events.emit("phase", name="loading", done=0, total=1, unit="tensors")
