@@ -25,7 +25,7 @@ from webapp.runs.states import State
 ROWS = [{"prompt": f"Say {number}: ", "completion": "even" if number % 2 == 0 else "odd"} for number in range(64)]
 RECIPE: dict[str, Any] = {
     "settings": {"rank": 4},
-    "training": {"epochs": 6.0, "micro_batch": 8, "gradient_accumulation": 1, "precision": "float32", "checkpoint_every_steps": 5},
+    "training": {"epochs": 12.0, "micro_batch": 8, "gradient_accumulation": 1, "precision": "float32", "checkpoint_every_steps": 6},
     "evaluation": {"generate": False, "samples": 0, "retention": False},
     "export": {"merge": "none"},
 }

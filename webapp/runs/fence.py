@@ -31,7 +31,7 @@ class Fence(threading.Thread):
         self._renewed_at = renewed_at
         self._leash = leash
         self._over = threading.Event()
-        self._killed = False
+        self._killed = self._child_gone = False
 
     def renewed(self, at: float) -> None:
         """The lease was renewed by a question that was sent `at` (by `clock`)."""
@@ -40,10 +40,16 @@ class Fence(threading.Thread):
 
     def let_out(self) -> None:
         """Tells the child until when it may work."""
+        if self._child_gone:
+            return
         try:
             let_out(self._leash, self._renewed_at + ENV.self_fence_seconds)
         except OSError as failure:
             log.warning("%s: the child cannot be told that it may go on (%s)", self._leash, failure)
+
+    def child_gone(self) -> None:
+        """The child is dead: from now on there is nobody to be told."""
+        self._child_gone = True
 
     @property
     def fired(self) -> bool:

@@ -221,6 +221,9 @@ class Supervisor:
     def _end(self) -> None:
         self._child.kill()
         self._until(lambda: self._child.is_gone)
+        # Before the run is given away: whoever kills this process afterwards leaves nothing behind.
+        self._fence.child_gone()
+        self._child.clean()
         self._until(self._drained)
         exit_code = self._child.exit_code
         assert exit_code is not None  # noqa: S101
