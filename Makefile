@@ -86,7 +86,7 @@ check-migrations: $(VENV)/.dev ## models and migrations agree
 	GRAFT_SECRET_KEY=only-for-this-check-of-the-migrations $(PY) manage.py makemigrations --check --dry-run
 
 tests: $(VENV)/.dev ## the test suite alone
-	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=5 --ignore=tests/faults
+	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=5 --ignore=tests/faults --ignore=tests/attacks
 
 # WRITE=1 puts the figures into docs/reliability.md. As root it mounts small disks and makes a control group; else those tests are skipped.
 test-faults: $(VENV)/.dev ## break everything that can be broken here, on SQLite and PostgreSQL, and measure
@@ -95,6 +95,10 @@ test-faults: $(VENV)/.dev ## break everything that can be broken here, on SQLite
 # SEEDS=1-200 for many; RUNS=6 for less of each; RESULTS=file for a line of JSON for each seed.
 chaos: $(VENV)/.dev ## kills, stops and wishes by chance over 20 runs of the real engine, then the invariants: make chaos SEED=7
 	$(PY) -m tests.chaos --seeds $(or $(SEEDS),$(SEED),1) $(if $(RUNS),--runs $(RUNS)) $(if $(RESULTS),--results $(RESULTS))
+
+# docs/security.md says what each test stands for.
+test-attacks: $(VENV)/.dev ## hostile files and requests, made anew and handed to the real program: docs/security.md
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 --durations-min=5 tests/attacks
 
 methods-matrix: $(VENV)/.dev ## every method on every task and base that it claims, and docs/methods.md drawn anew
 	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder tests/matrix
