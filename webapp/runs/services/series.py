@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,8 @@ _PARTS: dict[str, tuple[str, ...]] = {"memory": MEMORY_KEYS, "device": GAUGES}
 _AXES: dict[Axis, str] = {"step": "step", "epoch": "epoch", "tokens": "tokens", "seconds": "elapsed_seconds"}
 _NONFINITE_LISTED = 1000
 _BLOCK = 256
+# The logarithm of half of what separates 1.0 from the float below it.
+_SMALLEST = math.log(2.0**-54)
 _CHECKPOINTS_LISTED = 60
 _EVAL_KEYS = ("step", "epoch", "split", "model", "loss")
 _MARK_ORDER = ("checkpoint", "pause", "resume")
@@ -106,7 +109,10 @@ def ema(values: Floats, smoothing: float) -> tuple[Floats, dict[str, float]]:
     if not len(kept):
         return np.full(len(values), np.nan), {"l": 0.0, "w": 0.0}
     level = _filtered(kept, smoothing)
-    weight = 1.0 - smoothing ** np.arange(1, len(kept) + 1, dtype=np.float64)
+    # Beyond so many values what is missing of a weight of 1 is less than a float tells; powers down there cost more than all else.
+    telling = min(len(kept), math.ceil(_SMALLEST / math.log(smoothing)) if smoothing else 1)
+    weight = np.ones(len(kept))
+    weight[:telling] -= smoothing ** np.arange(1, telling + 1, dtype=np.float64)
     # For each place, how many finite values have been seen; 0 points at the NaN put in front.
     seen = np.cumsum(finite)
     average = np.concatenate(([np.nan], level / weight))[seen]
@@ -118,15 +124,21 @@ def _filtered(values: Floats, smoothing: float) -> Floats:
     count = len(values)
     padded = np.zeros(-(-count // _BLOCK) * _BLOCK)
     padded[:count] = values
-    powers = smoothing ** np.arange(_BLOCK, dtype=np.float64)
-    lag = np.subtract.outer(np.arange(_BLOCK), np.arange(_BLOCK))
-    kernel = np.where(lag >= 0, powers[np.abs(lag)], 0.0) * (1.0 - smoothing)
+    powers, kernel = _kernel(smoothing)
     blocks: Floats = padded.reshape(-1, _BLOCK) @ kernel.T
     carry = 0.0
     for block in blocks:
         block += carry * smoothing * powers  # noqa: PLW2901
         carry = block[-1]
     return blocks.reshape(-1)[:count]
+
+
+@lru_cache(8)
+def _kernel(smoothing: float) -> tuple[Floats, Floats]:
+    """The powers of `smoothing` from 0 on, and float64 [block, block]: what each value of a block adds to each place behind it."""
+    powers = smoothing ** np.arange(_BLOCK, dtype=np.float64)
+    lag = np.subtract.outer(np.arange(_BLOCK), np.arange(_BLOCK))
+    return powers, np.where(lag >= 0, powers[np.abs(lag)], 0.0) * (1.0 - smoothing)
 
 
 def bucketed(values: Floats, average: Floats, edges: NDArray[np.intp]) -> dict[str, list[float | None]]:
