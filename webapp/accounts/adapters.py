@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.models import EmailConfirmation
 from allauth.core import context
 from allauth.core.internal import ratelimit
 from allauth.mfa.adapter import DefaultMFAAdapter
@@ -19,6 +20,7 @@ from django.urls import reverse
 from webapp.accounts.audit_actions import Action
 from webapp.accounts.models import User
 from webapp.accounts.services.audit import record_of_person
+from webapp.core.links import at_site
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
@@ -60,6 +62,14 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         if user.password != before:
             context.request.session[HASH_SESSION_KEY] = user.get_session_auth_hash()
         return True
+
+    def get_reset_password_from_key_url(self, key: str) -> str:
+        """The link of a mail, at the site's own origin."""
+        return at_site(super().get_reset_password_from_key_url(key))
+
+    def get_email_confirmation_url(self, request: HttpRequest, emailconfirmation: EmailConfirmation) -> str:
+        """Likewise."""
+        return at_site(super().get_email_confirmation_url(request, emailconfirmation))
 
     def get_password_change_redirect_url(self, request: HttpRequest) -> str:
         """Back to the profile."""

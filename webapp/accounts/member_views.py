@@ -20,6 +20,7 @@ from webapp.accounts.recent import require_recent_sign_in
 from webapp.accounts.services.invite import invite, open_invitations, renew, revoke
 from webapp.accounts.services.members import change_role, hand_over, remove_member
 from webapp.accounts.services.send_invitation import send_invitation
+from webapp.core.links import at_site
 
 
 @require_GET
@@ -53,7 +54,7 @@ def renew_invitation(request: HttpRequest, slug: str, invitation_id: UUID) -> Ht
 
 
 def _with_link(request: HttpRequest, team: Team, token: str, email: str) -> HttpResponse:
-    link = request.build_absolute_uri(reverse("accounts:join", args=[token]))
+    link = at_site(request.build_absolute_uri(reverse("accounts:join", args=[token])))
     sent = send_invitation(team=team, inviter=signed_in(request), email=email, link=link)
     if sent:
         messages.success(request, _("The invitation was sent to %(email)s.") % {"email": email})

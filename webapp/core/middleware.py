@@ -73,7 +73,10 @@ def _matches(origin: str, trusted: str) -> bool:
     if "*" not in trusted:
         return origin == trusted
     scheme, _, rest = trusted.partition("://")
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     return parts.scheme == scheme and is_same_domain(parts.netloc, rest.lstrip("*"))
 
 

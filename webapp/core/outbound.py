@@ -28,6 +28,10 @@ URL_LENGTH = 500
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# All that is given out of IPv6 to be reached from everywhere; the rest is translation, tunnels and what a network keeps for itself.
+_UNICAST = ipaddress.ip_network("2000::/3")
+# Within the open internet's numbers, and not in it: examples (RFC 9637), and where a machine of one cloud finds its host.
+_NEVER = (ipaddress.ip_network("3fff::/20"), ipaddress.ip_network("168.63.129.16/32"))
 
 
 class NotCalled(Exception):
@@ -106,6 +110,10 @@ def is_global(address: Address) -> bool:
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
         if inner:
             return is_global(inner)
+        if address not in _UNICAST:
+            return False
+    if any(address in network for network in _NEVER):
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 

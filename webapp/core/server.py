@@ -1,39 +1,32 @@
-"""How the web server speaks HTTP/1.1: as uvicorn does, with patience that ends.
+"""How the web server speaks to browsers: as uvicorn does, with patience that ends.
 
-A client that sends its headers byte by byte, or never reads its answer, would hold a connection for ever, and there are only so many.
+A client that sends its headers byte by byte, or never reads what it asked for, would hold a connection for ever, and there are only so
+many. A connection that is closed while its buffer is full stays open until the client reads, so these are aborted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 # From the connection, or from the first byte of a further request, to the end of the headers.
 HEADER_SECONDS = 15.0
 # For so long a client may leave its end of a full buffer as it is.
-UNREAD_SECONDS = 60.0
+UNREAD_SECONDS = 30.0
+PINGS_PER_SECOND = 20
 
 
-class PatientProtocol(H11Protocol):
-    """Closes a connection whose request does not come, or whose answer is not taken, in time. Bodies are timed by `body_limit`."""
+class _Patient(asyncio.Protocol):
+    """Aborts a connection whose client does not read."""
 
-    _headers_due: asyncio.TimerHandle | None = None
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
     _reading_due: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Waits for the first request."""
-        super().connection_made(transport)
-        self._headers_due = self.loop.call_later(HEADER_SECONDS, transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        """The time of a request runs from its first byte, and ends with its headers."""
-        if self._headers_due is None and self.conn.their_state is h11.IDLE:
-            self._headers_due = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
-        super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._come()
 
     def pause_writing(self) -> None:
         """The buffer is full: from now on the client has so long to read some of it."""
@@ -47,16 +40,57 @@ class PatientProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more is waited for."""
-        self._come()
         self._read()
         super().connection_lost(exc)
-
-    def _come(self) -> None:
-        if self._headers_due is not None:
-            self._headers_due.cancel()
-            self._headers_due = None
 
     def _read(self) -> None:
         if self._reading_due is not None:
             self._reading_due.cancel()
             self._reading_due = None
+
+
+class PatientProtocol(_Patient, H11Protocol):
+    """HTTP/1.1. Closes a connection whose request does not come in time; bodies are timed by `body_limit`."""
+
+    _headers_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Waits for the first request."""
+        super().connection_made(transport)
+        self._headers_due = self.loop.call_later(HEADER_SECONDS, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """The time of a request runs from its first byte, and ends with its headers."""
+        if self._headers_due is None and self.conn.their_state is h11.IDLE:
+            self._headers_due = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._came()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more is waited for."""
+        self._came()
+        super().connection_lost(exc)
+
+    def _came(self) -> None:
+        if self._headers_due is not None:
+            self._headers_due.cancel()
+            self._headers_due = None
+
+
+class PatientSocket(_Patient, WebSocketsSansIOProtocol):
+    """WebSockets. Pings are answered here, out of sight of the consumer that counts messages, and into a buffer without end."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Nobody has pinged yet."""
+        super().connection_made(transport)
+        self._pings: deque[float] = deque(maxlen=PINGS_PER_SECOND + 1)
+
+    def handle_ping(self) -> None:
+        """Answers, unless there are too many, or the answers are not read."""
+        self._pings.append(time.monotonic())
+        too_many = len(self._pings) > PINGS_PER_SECOND and self._pings[-1] - self._pings[0] < 1.0
+        if too_many or self._reading_due is not None:
+            self.transport.abort()
+        else:
+            super().handle_ping()

@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from webapp.accounts.models import Team
+from webapp.core.links import site_origin
 from webapp.notices.models import RunEnding
 from webapp.settings.env import ENV
 
@@ -18,8 +19,7 @@ SUBJECT_LENGTH = 200
 
 def site_url(path: str) -> str:
     """A path of the site as people reach it from outside: by the first of GRAFT_TRUSTED_ORIGINS, else where the server listens."""
-    origins = ENV.split(ENV.trusted_origins)
-    return (origins[0].rstrip("/") if origins else f"http://{ENV.host}:{ENV.port}") + path
+    return (site_origin() or f"http://{ENV.host}:{ENV.port}") + path
 
 
 def event_type(ending: RunEnding) -> str:

@@ -295,8 +295,10 @@ class Artifact(models.Model):
 
     @property
     def file(self) -> Path:
-        """The zip on disk; `path` is relative to the attempt's folder."""
-        return self.run.attempt_folder(self.attempt) / self.path
+        """The zip on disk; `path` is relative to the attempt's folder. One that leads out of it gives a file that is not there."""
+        folder = self.run.attempt_folder(self.attempt).resolve()
+        path = (folder / self.path).resolve()
+        return path if path.is_relative_to(folder) else folder / "artifacts" / "missing"
 
 
 class Worker(models.Model):

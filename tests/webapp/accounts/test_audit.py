@@ -14,12 +14,16 @@ from django.utils import timezone
 from tests.webapp.cast import Cast
 from tests.webapp.test_every_url import make_things
 from webapp.accounts.audit_actions import Action
-from webapp.accounts.models import AuditEvent, Role
+from webapp.accounts.models import AuditEvent, Membership, Role
 from webapp.accounts.services.audit import record
 from webapp.accounts.services.invite import invite
 from webapp.accounts.services.join import join
 from webapp.accounts.services.members import change_role, remove_member
+from webapp.runs.models import Run
+from webapp.runs.priorities import Priority
 from webapp.runs.services.delete import delete
+
+COPIED = ("team", "created_by", "dataset_version", "base_model", "method", "spec", "state", "attempt", "lease_expires_at", "queued_at")
 
 
 def actions(cast: Cast) -> list[tuple[str, str, str]]:
@@ -55,6 +59,40 @@ def test_runs_and_downloads_stand_in_it(cast: Cast) -> None:
     delete(things.run, actor="max")
     assert actions(cast) == [("artifact.downloaded", "vera", "first.zip"), ("run.deleted", "max", "first")]
     assert AuditEvent.objects.get(action="artifact.downloaded").address == "10.2.3.4"
+
+
+def test_what_is_done_to_ticked_runs_stands_in_it_a_line_for_each(cast: Cast) -> None:
+    things = make_things(cast)
+    Run.objects.create(**{name: getattr(things.run, name) for name in COPIED}, name="second")
+    client = cast.client(cast.bob)
+    ticked = [str(pk) for pk in Run.objects.values_list("pk", flat=True)]
+    url = reverse("runs:bulk", args=["night"])
+    for do, tag in (("tag", "prod, best"), ("untag", "best"), ("untag", "best"), ("archive", ""), ("archive", ""), ("unarchive", "")):
+        client.post(url, {"do": do, "tag": tag, "run": ticked})
+    Run.objects.update(state="queued")
+    client.post(url, {"do": "stop", "run": ticked})
+    expected = ["run.tagged", "run.untagged", "run.archived", "run.unarchived", "run.cancelled"]
+    assert sorted(actions(cast)) == sorted((action, "bob", name) for action in expected for name in ("first", "second"))
+    assert {str(row.detail) for row in AuditEvent.objects.filter(action="run.tagged")} == {"{'tags': ['best', 'prod']}"}
+    assert set(AuditEvent.objects.filter(action="run.archived").values_list("object_id", flat=True)) == set(ticked)
+
+
+def test_workers_and_the_order_of_the_queue_stand_in_it(cast: Cast) -> None:
+    things = make_things(cast)
+    Run.objects.filter(pk=things.run.pk).update(state="queued")
+    Membership.objects.create(team=cast.team, user=cast.ada, role=Role.VIEWER)
+    ada, bob = cast.client(cast.ada), cast.client(cast.bob)
+    for draining in ("1", "1", "0"):
+        ada.post(things.url("runs:drain"), {"draining": draining})
+    bob.post(things.url("runs:priority"), {"priority": str(Priority.LOW.value)})
+    bob.post(things.url("runs:move"), {"direction": "top"})
+    things.run.refresh_from_db()
+    assert things.run.priority == Priority.LOW
+    assert actions(cast) == [
+        ("worker.drained", "ada", "train0@host"), ("worker.resumed", "ada", "train0@host"), ("run.priority", "bob", "first"),
+        ("run.moved", "bob", "first"),
+    ]  # fmt: skip
+    assert AuditEvent.objects.get(action="run.priority").detail == {"from": "normal", "to": "low"}
 
 
 def test_what_is_refused_leaves_nothing(cast: Cast) -> None:

@@ -40,7 +40,7 @@ def web_process(host: str, port: int) -> Process:
         "--host": host,
         "--port": str(port),
         "--http": "webapp.core.server:PatientProtocol",
-        "--ws": "websockets-sansio",
+        "--ws": "webapp.core.server:PatientSocket",
         "--ws-max-size": "65536",
         "--ws-ping-interval": "20",
         "--ws-ping-timeout": "20",
