@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "examine": "jobs.commands.examine",
     "inspect": "jobs.commands.inspect",
     "describe": "jobs.commands.describe",
+    "tensors": "jobs.commands.tensors",
     "unpack": "jobs.commands.unpack",
     "fetch": "jobs.commands.fetch",
     "sample": "jobs.commands.sample",

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 class HandOver:
     """The arguments of `python -m jobs train`, and the file that its output goes to. All are absolute paths.
 
-    `leash` says until when the process may work (`jobs.leash`).
+    `leash` says until when the process may work (`jobs.leash`); `private` is the folder that it gives up (`jobs.commands.reach`).
     """
 
     spec: str
@@ -20,6 +20,7 @@ class HandOver:
     token_cache_bytes: int
     log: str
     leash: str
+    private: str = ""
 
     def to_line(self) -> bytes:
         """As it is written."""

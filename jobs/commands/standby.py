@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             token_cache_bytes=told.token_cache_bytes,
             parent_pid=arguments.parent_pid,
             leash=Path(told.leash),
+            private=Path(told.private) if told.private else None,
             json=False,
         )
     )

@@ -57,7 +57,7 @@ def add_child_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token-cache-bytes", type=int, default=LIMIT_BYTES, metavar="N", help="how much of them is kept (%(default)s)")
     parser.add_argument("--parent-pid", type=int, help="end at once when this process, our parent, ends")
     parser.add_argument("--leash", type=Path, metavar="FILE", help="end at once when the time that this file names is over")
-    parser.add_argument("--private", type=Path, metavar="DIR", help="give up all of this folder but what the run names, and all connections")
+    parser.add_argument("--private", type=Path, metavar="DIR", help="give up this folder but for what the run names, and all connections")
 
 
 def run(arguments: argparse.Namespace) -> int:

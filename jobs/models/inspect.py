@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from jobs.errors import UserError
 from jobs.models.architectures import tasks_of
+from jobs.models.promised import excess
 from jobs.spec import Task
 
 CONFIG = "config.json"
@@ -54,7 +55,8 @@ BOUNDS = {
     "n_layer": (1, 512), "n_head": (1, 1024), "n_embd": (1, 65_536), "n_inner": (1, 524_288), "n_positions": (1, 100_000_000),
     "num_experts": (1, 4096), "num_local_experts": (1, 4096), "num_layers": (1, 512), "n_layers": (1, 512), "num_heads": (1, 1024),
     "n_heads": (1, 1024), "d_model": (1, 65_536), "dim": (1, 65_536), "d_ff": (1, 524_288), "d_kv": (1, 4096), "hidden_dim": (1, 524_288),
-    "num_decoder_layers": (1, 512), "type_vocab_size": (0, 1024), "relative_attention_num_buckets": (1, 4096),
+    "num_decoder_layers": (1, 512), "type_vocab_size": (0, 1024), "relative_attention_num_buckets": (1, 4096), "ffn_dim": (1, 524_288),
+    "n_routed_experts": (0, 4096), "moe_intermediate_size": (1, 524_288), "num_hidden_groups": (1, 512),
 }  # fmt: skip
 ITEM_BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8,
@@ -121,7 +123,9 @@ def _examine(folder: Path) -> tuple[list[str], dict[str, Any], list[TensorFacts]
         _check_keys(name, body)
     _check_config(documents[CONFIG])
     _check_tokenizer(folder, files)
-    return files, documents, _read_weights(folder, files, documents.get(INDEX))
+    tensors = _read_weights(folder, files, documents.get(INDEX))
+    _check_proportion(documents[CONFIG], tensors)
+    return files, documents, tensors
 
 
 def fetched(name: str) -> bool:
@@ -196,6 +200,14 @@ def _check_config(config: Any) -> None:
             value = part.get(key)
             if value is not None and (type(value) is not int or not least <= value <= most):
                 _refuse(f"'{key}' in config.json is {str(value)[:40]!r}; it must be a whole number from {least:,} to {most:,}", CONFIG)
+
+
+def _check_proportion(config: Mapping[str, Any], tensors: list[TensorFacts]) -> None:
+    stored = sum(math.prod(tensor.shape) for tensor in tensors)
+    for part in _parts(config):
+        if found := excess(part, stored):
+            key, numbers = found
+            _refuse(f"'{key}' in config.json asks for {numbers:,} weights, of which its files hold {stored:,} in all", CONFIG)
 
 
 def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,7 +120,11 @@ class ModelShape:
 
 def read_shape(folder: Path) -> ModelShape:
     """The shape of the model in `folder`. Raises `UserError`: `model_missing`, `model_unusable`."""
-    config, tensors = inspect_tensors(folder)
+    return shape_of(*inspect_tensors(folder))
+
+
+def shape_of(config: dict[str, Any], tensors: Sequence[TensorFacts]) -> ModelShape:
+    """The same of what `inspect_tensors` found."""
     nested = config.get("text_config")
     text: dict[str, Any] = nested if isinstance(nested, dict) else config
     parameters = {tensor.name: tensor.shape for tensor in tensors if not NO_PARAMETER.search(tensor.name)}

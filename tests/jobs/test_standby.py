@@ -22,7 +22,7 @@ def start(parent: int) -> subprocess.Popen[bytes]:
 
 
 def test_a_hand_over_is_read_as_it_was_written():
-    told = HandOver("spec", "out", ("a", "b"), "cache", 5, "log", "leash")
+    told = HandOver("spec", "out", ("a", "b"), "cache", 5, "log", "leash", "private")
     assert HandOver.from_line(told.to_line()) == told
     assert told.to_line().count(b"\n") == 1
 
@@ -38,7 +38,10 @@ def test_it_ends_when_nobody_can_give_it_a_run():
 def test_it_waits_without_a_thread_or_a_child_and_then_trains(folder, tmp_path):  # noqa: F811
     log = tmp_path / "child.log"
     spec = test_run.write_spec(folder, "ahead", training={"max_steps": 2, "precision": "float32"})
-    told = HandOver(str(spec), str(tmp_path / "out"), (), str(tmp_path / "tokens"), 10**9, str(log), str(tmp_path / "leash"))
+    places = {"out": tmp_path / "out", "token_cache": tmp_path / "tokens", "log": log, "leash": tmp_path / "out" / "leash"}
+    told = HandOver(
+        str(spec), resume=(), token_cache_bytes=10**9, private=str(tmp_path), **{name: str(path) for name, path in places.items()}
+    )
     with start(os.getpid()) as process:
         waiting = psutil.Process(process.pid)
         assert process.stdin is not None

@@ -56,6 +56,7 @@ class RunChild:
             token_cache_bytes=ENV.token_cache_bytes,
             log=str(self.log),
             leash=str(self.leash),
+            private=str(ENV.var.resolve()),
         )
         with self.log.open("ab") as output:
             self._process = self._take(told) or self._popen(self._line(told), output)
@@ -72,7 +73,7 @@ class RunChild:
         """The command line that says the same."""
         from_folders = ["--resume", *told.resume] if told.resume else []
         cache = ["--token-cache", told.token_cache, "--token-cache-bytes", str(told.token_cache_bytes)]
-        held = ["--parent-pid", str(os.getpid()), "--leash", told.leash]
+        held = ["--parent-pid", str(os.getpid()), "--leash", told.leash, "--private", told.private]
         return [*self._command, told.spec, "--out", told.out, *from_folders, *cache, *held]
 
     def _popen(self, command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -14,8 +14,9 @@ from jobs.errors import UserError
 from jobs.methods.adapter import count_trained, read_config
 from jobs.methods.entry import Method
 from jobs.methods.registry import all_methods
-from jobs.models.frame import Frame, read_frame
+from jobs.models.frame import Frame, frame_of_files
 from jobs.spec import Task
+from webapp.catalog.services.tensors import tensors_of
 from webapp.core.formats import format_number, format_percent
 from webapp.runs.models import Run
 from webapp.runs.services.specs import adapter_of
@@ -84,4 +85,5 @@ def _defaults(folder: Path, task: Task) -> tuple[tuple[str, Trained], ...]:
 @lru_cache(FRAMES_KEPT)
 def _frame(folder: Path, task: Task, labels: int) -> Frame:
     """A base model's files never change once it is ready."""
-    return read_frame(folder, task, labels)
+    config, tensors = tensors_of(folder)
+    return frame_of_files(config, {tensor.name: tensor.shape for tensor in tensors}, task, labels)

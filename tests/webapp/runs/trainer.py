@@ -58,6 +58,7 @@ def main() -> int:
     parser.add_argument("--resume", type=Path, nargs="*", default=[])
     parser.add_argument("--parent-pid", type=int, required=True)
     parser.add_argument("--leash", type=Path)
+    parser.add_argument("--private", type=Path)
     options = parser.parse_args()
     die_with_parent(options.parent_pid)
     be_first_to_go()

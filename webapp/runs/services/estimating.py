@@ -20,10 +20,11 @@ from jobs.planning.calibration import read_calibration
 from jobs.planning.estimate import USABLE_SHARE, Estimate
 from jobs.planning.outcomes import Outcome, Timing
 from jobs.planning.recommend import Situation
-from jobs.planning.shape import ModelShape, read_shape
+from jobs.planning.shape import ModelShape, shape_of
 from jobs.spec import RunSpec
 from webapp.accounts.models import Team
 from webapp.catalog.models import BaseModel
+from webapp.catalog.services.tensors import tensors_of
 from webapp.checks.models import Survey
 from webapp.datasets.models import DatasetVersion
 from webapp.runs.models import Run
@@ -148,7 +149,7 @@ def disk_bytes(spec: RunSpec, found: Estimate, shape: ModelShape) -> int:
 @lru_cache(SHAPES_KEPT)
 def _shape(folder: Path) -> ModelShape:
     """A base model's files never change once it is ready."""
-    return read_shape(folder)
+    return shape_of(*tensors_of(folder))
 
 
 def _sampled(pairs: list[list[int]]) -> list[int]:
