@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.models import EmailConfirmation
@@ -62,6 +64,11 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         if user.password != before:
             context.request.session[HASH_SESSION_KEY] = user.get_session_auth_hash()
         return True
+
+    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
+        """Sends a mail that names the site by its own name: what the request calls it, port and all, is the sender's choice."""
+        domain = urlsplit(at_site(self.request.build_absolute_uri("/"))).hostname
+        super().send_mail(template_prefix, email, {**context, "current_site": SimpleNamespace(name="Graft", domain=domain)})
 
     def get_reset_password_from_key_url(self, key: str) -> str:
         """The link of a mail, at the site's own origin."""

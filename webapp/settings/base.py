@@ -239,6 +239,7 @@ ACCOUNT_CHANGE_EMAIL = True
 ACCOUNT_EMAIL_VERIFICATION = "optional" if ENV.email_url else "none"
 ACCOUNT_EMAIL_NOTIFICATIONS = bool(ENV.email_url)
 ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False
+ACCOUNT_EMAIL_SUBJECT_PREFIX = "[Graft] "
 ACCOUNT_SESSION_REMEMBER = True
 # Wrong passwords (webapp/accounts/adapters.py): from one address, of one name from one address, of one name from anywhere.
 ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,5/300s/key", "login_failed_anywhere": "200/h/key"}

@@ -173,10 +173,13 @@ def test_behind_tls_nothing_goes_in_the_clear(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "program", [["uvicorn", "webapp.asgi:application", "--port", "0"], ["celery", "-A", "webapp", "worker", "-Q", "short"]]
-)
-@pytest.mark.parametrize("key", ["", "change-me-please-change-me-please-change"])
+SERVERS = [
+    (["uvicorn", "webapp.asgi:application", "--port", "0"], ""),
+    (["celery", "-A", "webapp", "worker", "-Q", "short"], "change-me-please-change-me-please-change"),
+]
+
+
+@pytest.mark.parametrize(("program", "key"), SERVERS)
 def test_a_site_with_a_key_that_everybody_knows_does_not_start(program: list[str], key: str, tmp_path: Path) -> None:
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "webapp.settings.base", "GRAFT_VAR": str(tmp_path), "GRAFT_SECRET_KEY": key}
     environment |= {"REDIS_URL": "redis://127.0.0.1:1/0", "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3"}

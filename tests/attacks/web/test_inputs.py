@@ -50,11 +50,11 @@ NAMES = re.findall(
 )
 # Each of these starts a process that reads a file: once is enough.
 BOXED = ("checks:rows", "datasets:preview", "runs:advice", "catalog:add")
-ROUNDS = 6
+ROUNDS = 2
 
 
 def odd_ones(name: str) -> Iterator[dict[str, str]]:
-    """A few times all names, each with another value every time."""
+    """Twice all names, each with another value every time."""
     for turn in range(1 if name in BOXED else ROUNDS):
         yield {key: ODD[(place * 5 + turn) % len(ODD)] for place, key in enumerate(NAMES)}
 
@@ -100,17 +100,8 @@ def test_a_list_is_not_sorted_or_filtered_by_what_it_does_not_show(things: Thing
     ):
         url = things.url(name)
         plain = _seen(client.get(url))
-        for word in ("sort", "order", "order_by", "ordering", "o"):
-            for field in (
-                "created_by__password",
-                "-created_by__password",
-                "team__memberships__user__password",
-                "?",
-                "spec",
-                "-pk",
-                "0",
-                "random()",
-            ):
+        for word in ("sort", "order", "order_by"):
+            for field in ("-created_by__password", "team__memberships__user__password", "?", "spec"):
                 assert _seen(client.get(url, {word: field})) == plain, (name, word, field)
         for lookup in ("created_by__password__startswith", "team__slug", "pk__in", "created_by__is_superuser"):
             assert _seen(client.get(url, {lookup: "0-"})) == plain, (name, lookup)

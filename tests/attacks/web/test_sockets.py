@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +14,8 @@ from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from websockets.exceptions import ConnectionClosed
 
-from tests.flow.site import Site
+from tests.attacks.web.hasty import HastyWeb
+from tests.flow.site import Site, wait_for
 from tests.webapp.cast import make_cast
 from tests.webapp.runs.live import HOST, Training, Web, sign_in
 from tests.webapp.runs.rows import make_bench
@@ -187,13 +186,13 @@ def test_compressed_frames_are_not_spoken(web: Web, run: Run) -> None:
 
 
 @pytest.fixture
-def deaf(web: Web, run: Run) -> Iterator[socket.socket]:
+def deaf(hasty: HastyWeb, run: Run) -> Iterator[socket.socket]:
     """A client that opens the socket of the run, and never reads again."""
     cookie = sign_in(run.created_by)
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect((HOST, web.port))
-        head = [f"GET /ws/runs/{run.pk}/ HTTP/1.1", f"Host: {HOST}:{web.port}", f"Origin: http://{HOST}:{web.port}"]
+        client.connect((HOST, hasty.port))
+        head = [f"GET /ws/runs/{run.pk}/ HTTP/1.1", f"Host: {HOST}:{hasty.port}", f"Origin: http://{HOST}:{hasty.port}"]
         upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
         lines = [*head, f"Cookie: sessionid={cookie}", *upgrade, "", ""]
         client.sendall("\r\n".join(lines).encode())
@@ -201,20 +200,19 @@ def deaf(web: Web, run: Run) -> Iterator[socket.socket]:
         yield client
 
 
-def test_a_reader_that_never_reads_is_let_go_and_costs_no_memory(web: Web, run: Run, deaf: socket.socket, tmp_path: Any) -> None:
+def connected(web: Web, client: socket.socket) -> bool:
+    process = psutil.Process(web.site.processes["web"].pid)
+    return any(each.raddr and each.raddr.port == client.getsockname()[1] for each in process.net_connections("tcp"))
+
+
+def test_a_reader_that_never_reads_is_let_go_and_costs_no_memory(hasty: HastyWeb, run: Run, deaf: socket.socket, tmp_path: Any) -> None:
     training = Training(run, tmp_path)
-    before, began = memory(web), time.monotonic()
+    before = memory(hasty)
     training.steps(40_000)
     training.ship(wire=False)
-    reading = web.page(run, sign_in(run.created_by)).until(lambda page: page.cursor == "1-40000", 30)
+    reading = hasty.page(run, sign_in(run.created_by)).until(lambda page: page.cursor == "1-40000", 30)
     assert len(reading.ids) == 40_000
 
-    def connected() -> bool:
-        mine = deaf.getsockname()[1]
-        return any(each.raddr and each.raddr.port == mine for each in psutil.Process(web.site.processes["web"].pid).net_connections("tcp"))
-
-    while connected():
-        assert time.monotonic() - began < 60
-        time.sleep(0.2)
-    assert memory(web) - before < 30 * MEBIBYTE
-    assert os.path.exists(f"/proc/{web.site.processes['web'].pid}")
+    wait_for(lambda: not connected(hasty, deaf), 20)
+    assert memory(hasty) - before < 30 * MEBIBYTE
+    assert hasty.site.processes["web"].poll() is None
