@@ -1,7 +1,4 @@
-"""The acceptance test: a site as `make run` starts it, and a person who goes the whole way in a browser, from sign-in to a merged model.
-
-With GRAFT_SCREENSHOTS=<folder> the pages on the way are photographed (`docs/screenshots` holds those of the README).
-"""
+"""The acceptance test: a site as `make run` starts it, and a person who goes the whole way in a browser, from sign-in to a merged model."""
 
 from __future__ import annotations
 
@@ -69,12 +66,6 @@ def page(browser: Browser, site: Up) -> Iterator[Page]:
     assert not problems
 
 
-def photograph(page: Page, name: str) -> None:
-    """Takes a picture of what is in the window, where a maintainer asked for pictures."""
-    if folder := os.environ.get("GRAFT_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png", animations="disabled")
-
-
 def sign_in(page: Page) -> None:
     page.goto("/")
     page.get_by_label("Username").fill("admin")
@@ -102,7 +93,6 @@ def make_dataset(page: Page, name: str) -> None:
     for word, rows in {"Rows read": train + test, "Good": train + test, "Bad": 0, "Test": test}.items():
         stat = report.locator(".stat").filter(has=page.locator("dt", has_text=re.compile(f"^{word}$")))
         expect(stat.locator("dd")).to_have_text(str(rows))
-    photograph(page, "dataset")
 
 
 def to_step(page: Page, name: str) -> None:
@@ -124,8 +114,6 @@ def launch(page: Page, dataset: str) -> None:
     page.get_by_text("More settings").click()
     page.get_by_label("Maximum steps", exact=True).fill(str(STEPS))
     page.get_by_label("Validate every … steps", exact=True).fill(str(STEPS // 2))
-    page.evaluate("scrollTo(0, 0)")
-    photograph(page, "new-run")
     to_step(page, "Launch")
     page.get_by_label("Merged model", exact=True).select_option("original")
     page.get_by_label("Rows to answer", exact=True).fill("16")
@@ -153,7 +141,6 @@ def watch_points_arrive(page: Page) -> None:
     assert steps == list(range(1, len(steps) + 1))
     expect(page.locator('[data-live="loss"]')).to_have_text(re.compile(r"^\d+\.\d+$"))
     words.click()
-    photograph(page, "run")
     expect(header).to_have_attribute("data-state", "succeeded", timeout=RUN_MS)
     expect(page.locator("[data-live-state]")).to_have_text("ended")
     words.click()
@@ -195,7 +182,6 @@ def test_the_whole_way(page: Page, site: Up) -> None:
     download_merged(page)
     page.get_by_role("navigation", name="Main").get_by_role("link", name="Runs").click()
     expect(page.get_by_role("row", name=re.compile("tickets-lora"))).to_contain_text("Succeeded")
-    photograph(page, "runs")
     page.context.close()
 
     processes = site.tree()
