@@ -215,9 +215,13 @@ CATALOGUE: dict[str, ErrorText] = {
     "box_output": ErrorText(
         "Reading the file produced more than {limit}, so it was stopped.", "Split the file, or check that it is what it seems."
     ),
+    "box_busy": ErrorText("Too many files are being read at once.", "Try again in a minute."),
     "box_crashed": ErrorText("The reader crashed on this file ({reason}).", "Check that the file is what it seems; save it anew as JSONL."),
     # -- model, method, device -----------------------------------------------------------------------------------
     "model_missing": ErrorText("There is no model at {path}.", "Add the base model again."),
+    "hub_owner": ErrorText(
+        "{name} is not taken: the administrator allows models of {known} alone.", "Choose one of theirs, or ask the administrator for it."
+    ),
     "model_unusable": ErrorText("The model cannot be used: {reason}.", "Choose another base model."),
     "model_writes_not": ErrorText(
         "This model does not write: {what}.", "Measure it on rows with `python -m jobs evaluate`, whose samples show what it says of them."

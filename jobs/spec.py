@@ -31,7 +31,8 @@ LossOn = Literal["completion", "all"]
 Merge = Literal["none", "original", "dequantised", "both"]
 StoredDtype = Literal["base", "float32"]
 
-PositiveInt = Annotated[int, Field(ge=1)]
+# What a column of a database holds, with room.
+PositiveInt = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _T = TypeVar("_T")

@@ -39,6 +39,8 @@ class Environment(BaseSettings):
     redis_url: str = Field(default="", validation_alias=AliasChoices("REDIS_URL"))
     hub_endpoint: str = Field(default="https://huggingface.co", validation_alias=AliasChoices("HF_ENDPOINT"))
 
+    # Owners of the hub whose models teams may add, comma-separated; empty: of all.
+    hub_owners: str = ""
     # Folders of this host, comma-separated, below which teams may take base models.
     model_folders: str = ""
 

@@ -49,18 +49,19 @@ def test_a5_a21_code_and_other_kinds(model: Path, here: Ground, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("file", "changes"),
     [
-        {"auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"}},
-        {"text_config": {"trust_remote_code": True}},
-        {"a": {"b": [{"c": {"trust_remote_code": True}}]}},
-        {"_attn_implementation_internal": "attacker/kernel"},
-        {"vision": {"_attn_implementation_internal": "attacker/kernel"}},
-        {"attn_implementation": "attacker/kernel"},
-        {"_attn_implementation": "attacker/kernel"},
+        ("config.json", {"auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"}}),
+        ("config.json", {"text_config": {"trust_remote_code": True}}),
+        ("config.json", {"a": {"b": [{"c": {"trust_remote_code": True}}]}}),
+        ("config.json", {"_attn_implementation_internal": "attacker/kernel"}),
+        ("config.json", {"vision": {"_attn_implementation_internal": "attacker/kernel"}}),
+        ("config.json", {"attn_implementation": "attacker/kernel"}),
+        ("config.json", {"_attn_implementation": "attacker/kernel"}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}),
+        ("generation_config.json", {"trust_remote_code": True}),
     ],
 )
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "generation_config.json"])
 def test_a5_to_a8_keys_that_lead_to_code(model: Path, file: str, changes: dict[str, Any]) -> None:
     change(model, file, **changes)
     refused(lambda: take_model(model), file, "run code")
@@ -196,7 +197,7 @@ TEMPLATES = [
 def test_a18_a_template_that_reaches_for_the_host(model: Path, template: str) -> None:
     change(model, "tokenizer_config.json", chat_template=template)
     try:
-        told = json.dumps(take_model(model)["chat"])
+        told = json.dumps(describe.chat_of(model, "their model"))
     except UserError as refusal:
         told = refusal.message
     assert not any(word in told for word in ("uid=", "<class", "<function", "root:", "subprocess.Popen"))
@@ -214,7 +215,7 @@ BOMBS = [
 def test_a19_a_template_without_end(model: Path, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(describe, "CHAT_LIMITS", replace(describe.CHAT_LIMITS, cpu_seconds=3))
     change(model, "tokenizer_config.json", chat_template=template)
-    refused(lambda: take_model(model), "chat template")
+    refused(lambda: describe.chat_of(model, "their model"), "chat template")
 
 
 def test_a19_a_template_larger_than_any(model: Path) -> None:

@@ -133,6 +133,21 @@ def test_what_is_no_name_goes_nowhere(cast: Cast, repository: str, revision: str
     assert not OutboxMessage.objects.exists()
 
 
+@pytest.mark.parametrize("repository", ["stranger/tiny", "tiny", "acme-evil/tiny", "stranger/acme"])
+def test_owners_that_the_administrator_does_not_name(cast: Cast, repository: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ENV, "hub_owners", "Acme, other")
+    filled = {"repository": repository, "revision": ""}
+    answer = cast.client(cast.bob).post(reverse("catalog:add", args=["night", "hub"]), filled)
+    assert answer.status_code == 422
+    assert "models of Acme, other alone" in answer.content.decode()
+    assert not BaseModel.objects.exists()
+    model = add(cast)
+    monkeypatch.setattr(ENV, "hub_owners", "other")
+    fetch(model.pk)
+    model.refresh_from_db()
+    assert (model.state, "Acme" in model.message, "acme/tiny is not taken" in model.message) == ("failed", False, True)
+
+
 def test_the_same_model_twice(cast: Cast) -> None:
     add(cast)
     answer = cast.client(cast.bob).post(reverse("catalog:add", args=["night", "hub"]), {"repository": NAME, "revision": ""})

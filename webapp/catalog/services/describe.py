@@ -24,11 +24,14 @@ CHAT_LIMITS = replace(LIMITS, memory_bytes=GIBI, cpu_seconds=5, wall_seconds=20,
 def look_at(folder: Path, name: str) -> dict[str, Any]:
     """`facts layers tokenizer needs licence chat` of the model in `folder`. Raises `UserError`: what the box says."""
     found = _boxed(["describe", str(folder), "--json"], folder, name, LIMITS, "its files could not be read within bounds")
-    chat = None
-    if found["facts"]["chat_template"]:
-        bounds = "its chat template does not end within bounds"
-        chat = _boxed(["describe", str(folder), "--chat", "--json"], folder, name, CHAT_LIMITS, bounds)["chat"]
+    chat = chat_of(folder, name) if found["facts"]["chat_template"] else None
     return {**{key: value for key, value in found.items() if key != "box"}, "chat": chat}
+
+
+def chat_of(folder: Path, name: str) -> Any:
+    """What the chat template of the model in `folder` makes of a short conversation. Raises `UserError`: what the box says."""
+    bounds = "its chat template does not end within bounds"
+    return _boxed(["describe", str(folder), "--chat", "--json"], folder, name, CHAT_LIMITS, bounds)["chat"]
 
 
 def _boxed(arguments: list[str], folder: Path, name: str, limits: Limits, bounds: str) -> dict[str, Any]:

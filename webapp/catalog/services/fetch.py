@@ -11,6 +11,7 @@ from uuid import UUID
 from jobs.errors import GraftError
 from webapp.catalog.models import BaseModel
 from webapp.catalog.services.add_from_folder import bring_folder
+from webapp.catalog.services.add_from_hub import require_owner
 from webapp.catalog.services.add_from_run import bring_run
 from webapp.catalog.services.add_from_upload import bring_upload
 from webapp.catalog.services.adding import incoming_folder, work_folder
@@ -66,6 +67,7 @@ def _bring(model: BaseModel, work: Path, progress: Progress) -> dict[str, Any]:
 
 
 def _download(model: BaseModel, work: Path, progress: Progress) -> dict[str, Any]:
+    require_owner(model.repository)  # who may be taken from may have changed since
     arguments = ["fetch", model.repository, "--out", str(work / "model"), "--endpoint", ENV.hub_endpoint, "--json"]
     if model.revision:
         arguments += ["--revision", model.revision]
