@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ ENGINE = PROJECT / "jobs"
 _INTERPRETER = (Path(sys.prefix), Path(sys.base_prefix))
 # Boxes at work in this process at once; each may take `memory_bytes`.
 _SLOTS = threading.BoundedSemaphore(4)
+# How long a request waits for one: each that waits holds a thread.
+_WAIT_SECONDS = 20.0
 _OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Cannot allocate memory", "malloc of size")
 
 
@@ -84,7 +87,7 @@ def run_in_box(
 
     Raises `BoxRefusal` where the file is at fault or a limit was met, `GraftError("internal")` where the reader is.
     """
-    with _SLOTS, tempfile.TemporaryDirectory(prefix="graft-box-") as scratch:
+    with _slot(), tempfile.TemporaryDirectory(prefix="graft-box-") as scratch:
         # The child imports the engine through this link: the project's folder itself, and `var` in it, stay out of reach.
         (Path(scratch) / "jobs").symlink_to(ENGINE)
         child = _Child(
@@ -92,6 +95,17 @@ def run_in_box(
             network=network, environment=environment or {}, scratch=scratch,
         )  # fmt: skip
         return child.run(readable if isinstance(readable, Mapping) else {}, on_line)
+
+
+@contextmanager
+def _slot() -> Iterator[None]:
+    """One of the few boxes. Raises `BoxRefusal("box_busy")` where none is free in time."""
+    if not _SLOTS.acquire(timeout=_WAIT_SECONDS):
+        raise BoxRefusal("box_busy")
+    try:
+        yield
+    finally:
+        _SLOTS.release()
 
 
 class _Child:

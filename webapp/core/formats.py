@@ -10,6 +10,11 @@ THIN = "\u202f"
 NONE = "–"
 
 
+def one_line(text: str) -> str:
+    """The text with every run of white space as one space: a name in the subject of a mail, where a line break begins another header."""
+    return " ".join(text.split())
+
+
 def number_of(value: Any) -> float | None:
     """`value` as a finite number, else None (absent, not a number, not finite)."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from webapp.accounts.models import Team
+from webapp.core.formats import one_line
 from webapp.core.links import site_origin
 from webapp.notices.models import RunEnding
 from webapp.settings.env import ENV
@@ -55,7 +56,7 @@ def title(ending: RunEnding) -> str:
         "failed": _("%(name)s has failed"),
         "cancelled": _("%(name)s was cancelled"),
     }
-    return (words[ending.state] % {"name": ending.facts["name"]})[:SUBJECT_LENGTH]
+    return one_line(words[ending.state] % {"name": ending.facts["name"]})[:SUBJECT_LENGTH]
 
 
 def summary(ending: RunEnding) -> str:

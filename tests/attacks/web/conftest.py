@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.attacks.web.hasty import HastyWeb
+from tests.attacks.web.impatient import HastyWeb
 from tests.flow.site import Site
 from tests.webapp.cast import Cast
 from tests.webapp.conftest import cast, web  # noqa: F401 - fixtures

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from django.contrib.sessions.models import Session
 
-from tests.attacks.web.hasty import HastyWeb
+from tests.attacks.web.impatient import HastyWeb
 from tests.flow.site import Site, wait_for
 from tests.webapp.cast import LATER, Cast, make_cast
 from tests.webapp.runs.live import HOST, Web, sign_in

@@ -14,7 +14,7 @@ from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from websockets.exceptions import ConnectionClosed
 
-from tests.attacks.web.hasty import HastyWeb
+from tests.attacks.web.impatient import HastyWeb
 from tests.flow.site import Site, wait_for
 from tests.webapp.cast import make_cast
 from tests.webapp.runs.live import HOST, Training, Web, sign_in

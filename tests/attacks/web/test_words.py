@@ -7,22 +7,28 @@ import io
 import logging
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from django.apps import apps
+from django.core import mail
 from django.db import models
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from tests.webapp.cast import Cast
 from tests.webapp.runs.stories import Story
 from tests.webapp.test_every_url import ROUTES, Things
 from webapp.accounts.audit_actions import Action
-from webapp.accounts.models import Membership, Role
+from webapp.accounts.models import Membership, Role, User
 from webapp.accounts.services.audit import record
 from webapp.accounts.services.invite import invite
 from webapp.core.logs import LineFormatter
 from webapp.core.spreadsheet import harmless
+from webapp.notices.models import Delivery, RunEnding
+from webapp.notices.services.deliver import deliver
+from webapp.notices.services.tell import tell
 from webapp.runs.models import Artifact, Run
 from webapp.runs.states import State
 
@@ -164,6 +170,33 @@ def test_a_request_writes_one_line_and_no_secret(cast: Cast, lines: io.StringIO)
     assert not [character for character in text if character != "\n" and not character.isprintable()]
     for secret in (token, "s" * 43, "t" * 43, ":word@"):
         assert secret not in text
+
+
+def test_a_name_adds_no_header_to_a_mail(things: Things, settings: Any) -> None:
+    settings.GRAFT_EMAIL = True
+    cast, name = things.cast, "Night\r\nBcc: all@example.org\n\nshift"
+    client = cast.client(cast.alice)
+    client.post(reverse("accounts:rename-team", args=["night"]), {"name": name})
+    cast.team.refresh_from_db()
+    assert "\n" in cast.team.name
+    assert client.post(reverse("accounts:invite", args=["night"]), {"role": "viewer", "email": "c@example.org"}).status_code == 302
+    for email in ("c@example.org\nBcc: all@example.org", "a@example.org,b@example.org", "Bcc: all@example.org"):
+        assert client.post(reverse("accounts:invite", args=["night"]), {"role": "viewer", "email": email}).status_code == 422
+
+    facts = {**dict.fromkeys(("method", "model", "dataset", "owner", "message", "remedy", "failure_code"), name), "name": name}
+    ending = RunEnding.objects.create(
+        team=cast.team, run_id=things.run.pk, attempt=1, state="failed", owner=cast.alice, facts=facts, at=timezone.now()
+    )
+    User.objects.filter(pk=cast.alice.pk).update(email="alice@example.org")
+    tell(ending.pk)
+    deliver(Delivery.objects.get(user=cast.alice).pk)
+    assert [(message.to, message.bcc, message.cc) for message in mail.outbox] == [
+        (["c@example.org"], [], []),
+        (["alice@example.org"], [], []),
+    ]
+    for message in mail.outbox:
+        assert "Bcc" not in message.message()
+        assert "\n" not in message.subject
 
 
 # -- what is taken away ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -149,7 +150,7 @@ def test_no_link_is_left_for_whoever_reads_the_folder_later(run: Run, tmp_path: 
     if not run("print('{}')")["box"]["files"]:
         pytest.skip("this kernel has no Landlock")
     for call in ("symlink('/etc/passwd', {0!r})", "mkfifo({0!r})", "link('/etc/passwd', {0!r})"):
-        with pytest.raises(GraftError, match="Permission denied|Invalid cross-device"):
+        with pytest.raises(GraftError, match=r"Permission denied|Invalid cross-device"):
             run(f"os.{call.format(str(tmp_path / 'out' / 'train.jsonl'))}; print('{{}}')", writable=tmp_path / "out")
         assert not list((tmp_path / "out").iterdir())
 
@@ -223,3 +224,12 @@ def test_a_bracket_bomb_for_the_real_engine(tmp_path: Path) -> None:
     bomb.write_text('{"messages":' + "[" * 100_000 + "\n")
     answer = run_in_box(["sniff", str(bomb), "--json"], readable=[bomb])
     assert [problem["code"] for problem in answer["problems"]] == ["json_too_deep"]
+
+
+def test_who_finds_every_box_taken_is_told_so_in_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(box, "_WAIT_SECONDS", 0.05)
+    slots = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(box, "_SLOTS", slots)
+    with slots:
+        assert refusal(run, "print('{}')").code == "box_busy"
+    assert run("print('{}')")["box"]

@@ -10,6 +10,7 @@ from django.core.mail import send_mail
 from django.utils.translation import gettext as _
 
 from webapp.accounts.models import Team, User
+from webapp.core.formats import one_line
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ def send_invitation(*, team: Team, inviter: User, email: str, link: str) -> bool
     """Whether the link is on its way to `email`; where it is not, whoever invites passes it on."""
     if not settings.GRAFT_EMAIL or not email:
         return False
-    subject = _("%(who)s invites you to the team %(team)s on Graft") % {"who": inviter.username, "team": team.name}
+    subject = one_line(_("%(who)s invites you to the team %(team)s on Graft") % {"who": inviter.username, "team": team.name})
     body = _(
         "%(who)s invites you to the team %(team)s on Graft.\n\nOpen this link to join. It works once, for 72 hours:\n%(link)s\n\n"
         "If you do not know %(who)s, do nothing: the link then ends by itself."
