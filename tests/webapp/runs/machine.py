@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,16 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jobs.errors import GraftError
 from jobs.events import EventWriter
 from tests.faults.invariants import violations
 from tests.webapp.runs.rows import Bench
+from webapp.runs import lease, publish
 from webapp.runs.child import RunChild
 from webapp.runs.ingest import Fenced
-from webapp.runs.models import Run, Worker
+from webapp.runs.models import Record, Run, RunEvent, Worker
 from webapp.runs.services.cancel import cancel
 from webapp.runs.services.claim_next import claim_next
 from webapp.runs.services.drain import drain
@@ -35,7 +37,7 @@ from webapp.runs.services.pause import pause
 from webapp.runs.services.reconcile import reap, ring_again
 from webapp.runs.services.resume import resume
 from webapp.runs.services.retry import retry
-from webapp.runs.states import ACTIVE, TERMINAL, Desired, State
+from webapp.runs.states import ACTIVE, TERMINAL, TRANSITIONS, Desired, State
 from webapp.runs.supervisor import Supervisor
 from webapp.work.models import OutboxMessage
 from webapp.work.outbox import TRAIN_QUEUE
@@ -46,6 +48,8 @@ STEPS = 4
 ROUNDS = 12
 NAMES = ("train0", "train1")
 WISHES = {"cancel": cancel, "pause": pause, "resume": resume, "finish": finish, "retry": retry}
+# What a worker that has a run may do, the usual things more often.
+ACTS = ("turn", "turn", "train", "train", "save", "end", "be told to stop", "die", "wake up amid a write")
 # How a child ends of its own accord, by its exit code.
 ENDS = (0, 1, 75, 79, 80, 81, -9, -11)
 
@@ -91,7 +95,9 @@ class Child(RunChild):
                 self.writer.close()
 
     def works(self) -> None:
-        """One more thing that a training does, in the order in which it does them."""
+        """One more thing that a training does, in the order in which it does them; nothing where it has ended."""
+        if self.code is not None:
+            return
         if not self.planned:
             self.planned = True
             self.writer.emit("plan", total_steps=STEPS, start_step=self.step, test_rows=0, steps_per_epoch=STEPS)
@@ -102,6 +108,8 @@ class Child(RunChild):
 
     def saves(self) -> None:
         """A checkpoint of the step reached."""
+        if self.code is not None:
+            return
         (self.folder / "checkpoints" / f"step-{self.step:08}").mkdir(exist_ok=True)
         path = f"checkpoints/step-{self.step:08}"
         self.writer.emit("checkpoint", step=self.step, path=path, bytes=0, seconds=0.0, best=False)
@@ -162,6 +170,25 @@ class Turns(Supervisor):
         self._ingest.close()
         self._child.clean()
 
+    @property
+    def holds(self) -> bool:
+        """Whether the run is still this attempt's."""
+        return Run.objects.filter(pk=self._run.pk, attempt=self._run.attempt, state__in=ACTIVE).exists()
+
+    def write_anyway(self) -> None:
+        """All that a supervisor may write of an attempt, without a look at the clock."""
+        run_id, attempt = self._run.pk, self._run.attempt
+        assert lease.renew(run_id, attempt, 99) is None
+        with suppress(Fenced):
+            self._ingest.ship()
+        failure = lease.Failure("infra", "words", "words")
+        for to in (State.RUNNING, State.STOPPING, State.FINALIZING, State.FAILED):
+            frm = [state for state in ACTIVE if to in TRANSITIONS[state]]
+            assert not lease.move(run_id, attempt, to=to, frm=frm, actor=self._owner)
+        assert not lease.enqueue(run_id, attempt, frm=(State.STOPPING,), actor=self._owner)
+        assert lease.interrupt(run_id, attempt, actor=self._owner, detail="", failure=failure, retries=3) is None
+        assert not publish.succeed(run_id, attempt, [], actor=self._owner)
+
     def lose(self) -> None:
         """The worker dies, and its child with it; nothing is cleaned up."""
         self.child.kill()
@@ -216,45 +243,68 @@ class Site(RuleBasedStateMachine):
                 self.hear_a_doorbell(name)
                 self.end(name, 0)
                 self.supervise(name)
-            self.wait(80.0)
-            reap()
+            self.time(80.0, reaps=True)
         raise AssertionError([f"{run.name}: {run.state}, wanted {run.desired}" for run in waiting])
+
+    @initialize()
+    def one_at_work(self) -> None:
+        """A walk begins with a run that a worker holds."""
+        self.launch()
+        self.hear_a_doorbell(NAMES[0])
 
     # -- people -----------------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.runs) < RUNS)
-    @rule()
-    def launch(self) -> None:
-        self.runs.append(self.bench.launch(name=f"run {len(self.runs)}"))
+    @rule(what=st.sampled_from(["launch", "extend", "drain", "undrain", *WISHES]), number=st.integers(0, RUNS - 1))
+    def people(self, what: str, number: int) -> None:
+        """Somebody asks for something. What does not fit is refused, and then has changed nothing."""
+        if what == "launch":
+            self.launch()
+        elif what in ("drain", "undrain"):
+            worker = Worker.objects.get(name=NAMES[number % len(NAMES)])
+            drain(worker, draining=what == "drain", actor=self.bench.user, team=self.bench.team)
+        else:
+            self._ask(what, self.runs[number % len(self.runs)])
 
-    @precondition(lambda self: self.runs)
-    @rule(number=st.integers(0, RUNS - 1), what=st.sampled_from(sorted(WISHES)))
-    def wish(self, number: int, what: str) -> None:
-        """A wish that does not fit is refused, and then has changed nothing."""
-        run = self.runs[number % len(self.runs)]
+    def launch(self) -> None:
+        if len(self.runs) < RUNS:
+            self.runs.append(self.bench.launch(name=f"run {len(self.runs)}"))
+
+    def _ask(self, what: str, run: Run) -> None:
         before = Run.objects.values().get(pk=run.pk)
         try:
-            WISHES[what](run, actor="alice")
+            if what == "extend":
+                extend(run, epochs=1.0, actor="alice")
+            else:
+                WISHES[what](run, actor="alice")
         except GraftError as refused:
             assert refused.code == "run_state"  # noqa: PT017
             assert Run.objects.values().get(pk=run.pk) == before
 
-    @precondition(lambda self: self.runs)
-    @rule(number=st.integers(0, RUNS - 1))
-    def extend(self, number: int) -> None:
-        try:
-            extend(self.runs[number % len(self.runs)], epochs=1.0, actor="alice")
-        except GraftError as refused:
-            assert refused.code == "run_state"  # noqa: PT017
-
-    @rule(name=st.sampled_from(NAMES), draining=st.booleans())
-    def drain(self, name: str, draining: bool) -> None:
-        drain(Worker.objects.get(name=name), draining=draining, actor=self.bench.user, team=self.bench.team)
-
     # -- workers ----------------------------------------------------------------------------------------------------
 
-    @rule(name=st.sampled_from(NAMES))
+    @rule(name=st.sampled_from(NAMES), act=st.sampled_from(ACTS), code=st.sampled_from(ENDS))
+    def worker(self, name: str, act: str, code: int) -> None:
+        """A worker, its supervisor or its training does the next thing."""
+        supervisor = self.supervisors.get(name)
+        if supervisor is None:
+            self.hear_a_doorbell(name)
+        elif act == "turn":
+            self.supervise(name)
+        elif act == "train":
+            supervisor.child.works()
+        elif act == "save":
+            supervisor.child.saves()
+        elif act == "end":
+            self.end(name, code)
+        elif act == "be told to stop":
+            supervisor.told_to_stop = True
+        elif act == "die":
+            self.supervisors.pop(name).lose()
+        elif act == "wake up amid a write" and not supervisor.holds:
+            self._write_anyway(supervisor)
+
     def hear_a_doorbell(self, name: str) -> None:
+        """An idle worker claims the next run; one that is draining never does."""
         if name in self.supervisors:
             return
         draining = Worker.objects.get(name=name).draining
@@ -263,52 +313,41 @@ class Site(RuleBasedStateMachine):
         if run is not None:
             self.supervisors[name] = Turns(run, name)
 
-    @rule(name=st.sampled_from(NAMES))
     def supervise(self, name: str) -> None:
+        """One turn of the supervisor's loop."""
         if (supervisor := self.supervisors.get(name)) and supervisor.turn():
             del self.supervisors[name]
 
-    @rule(name=st.sampled_from(NAMES), checkpoint=st.booleans())
-    def train(self, name: str, checkpoint: bool) -> None:
-        supervisor = self.supervisors.get(name)
-        if supervisor is None or supervisor.child.exit_code is not None:
-            return
-        supervisor.child.works()
-        if checkpoint:
-            supervisor.child.saves()
-
-    @rule(name=st.sampled_from(NAMES), code=st.sampled_from(ENDS))
     def end(self, name: str, code: int) -> None:
+        """The training ends with this code; one that was asked to stop has written a checkpoint."""
         supervisor = self.supervisors.get(name)
         if supervisor is not None and supervisor.child.exit_code is None:
             supervisor.child.ends(75 if supervisor.child.asked and code > 0 else code)
 
-    @rule(name=st.sampled_from(NAMES))
-    def be_told_to_stop(self, name: str) -> None:
-        if supervisor := self.supervisors.get(name):
-            supervisor.told_to_stop = True
-
-    @rule(name=st.sampled_from(NAMES))
-    def die(self, name: str) -> None:
-        if supervisor := self.supervisors.pop(name, None):
-            supervisor.lose()
+    def _write_anyway(self, supervisor: Turns) -> None:
+        """A worker was stopped after it had looked at its clock: what it then writes for an attempt that is lost changes nothing."""
+        before = list(Run.objects.values()), RunEvent.objects.count(), Record.objects.count()
+        supervisor.write_anyway()
+        assert (list(Run.objects.values()), RunEvent.objects.count(), Record.objects.count()) == before
 
     # -- reaper and clock -------------------------------------------------------------------------------------------
 
-    @rule()
-    def reconcile(self) -> None:
-        reap()
-        ring_again()
-
-    @rule(seconds=st.sampled_from([1.0, 20.0, 50.0, 80.0]))
-    def wait(self, seconds: float) -> None:
-        """A worker that has heard nothing for so long may be a zombie afterwards: it goes on with what it believes to hold."""
+    @rule(seconds=st.sampled_from([80.0, 20.0, 50.0]), reaps=st.booleans())
+    def time(self, seconds: float, reaps: bool) -> None:
+        """Time passes, and perhaps the reaper comes by: who is idle then hears a doorbell. A worker that has heard nothing for so long may
+        be a zombie afterwards: it goes on with what it believes to hold.
+        """
         delta = timedelta(seconds=seconds)
         Run.objects.update(lease_expires_at=F("lease_expires_at") - delta)
         Worker.objects.update(seen_at=F("seen_at") - delta)
         OutboxMessage.objects.update(created_at=F("created_at") - delta)
         for supervisor in self.supervisors.values():
             supervisor.later(seconds)
+        if reaps:
+            reap()
+            ring_again()
+            for name in NAMES:
+                self.hear_a_doorbell(name)
 
     # -- what always holds --------------------------------------------------------------------------------------------
 
