@@ -37,18 +37,36 @@ def read_parquet(path: Path, limits: Limits) -> Iterator[Row]:
     """
     import pyarrow.parquet
 
-    number, size = 0, 0
+    number, size, packed = 0, 0, path.stat().st_size
     try:
         with pyarrow.parquet.ParquetFile(path, memory_map=False) as file:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
-                size += batch.nbytes
-                if size > limits.unpacked_bytes:
-                    raise UserError("file_too_large", limit=size_words(limits.unpacked_bytes), where={"file": str(path)})
                 for value in batch.to_pylist():
+                    # What Arrow says of a batch counts a text once that stands in all its rows.
+                    size += _size(value)
+                    _check(size, packed, limits, path)
                     number += 1
                     yield Row(number, _plain(value), "row")
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as failure:
         raise _damaged(path, failure) from None
+
+
+def _check(size: int, packed: int, limits: Limits, path: Path) -> None:
+    if size > limits.unpacked_bytes:
+        raise UserError("file_too_large", limit=size_words(limits.unpacked_bytes), where={"file": str(path)})
+    if size > max(limits.parquet_ratio_from_bytes, limits.parquet_ratio * packed):
+        raise UserError("file_ratio", limit=limits.parquet_ratio, where={"file": str(path)})
+
+
+def _size(item: Any) -> int:
+    """Characters of all texts of a value, and eight for anything else."""
+    if isinstance(item, str | bytes):
+        return len(item)
+    if isinstance(item, dict):
+        return sum(_size(part) for part in item.values())
+    if isinstance(item, list | tuple):
+        return sum(map(_size, item))
+    return 8
 
 
 def _damaged(path: Path, failure: Exception) -> UserError:

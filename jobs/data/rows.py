@@ -24,6 +24,9 @@ class Limits:
     # Real text packs 3 to 20 fold. Small files are let through: a few kilobytes of blanks do no harm.
     gzip_ratio: int = 100
     gzip_ratio_from_bytes: int = 16 * 2**20
+    # Parquet holds a text once that stands in every row, such as a system message: honest tables reach some hundreds.
+    parquet_ratio: int = 1000
+    parquet_ratio_from_bytes: int = 256 * 2**20
 
 
 @dataclass(frozen=True)

@@ -93,13 +93,18 @@ def two_matrices(layer: Layer, rank: int) -> dict[str, Shape]:
     return {"A": (rank, layer.inputs), "B": (layer.outputs, rank)}
 
 
+# Far above what any setting takes.
+CONFIG_BYTES = 1 << 20
+
+
 def read_config(adapter: Path) -> dict[str, Any] | None:
     """The `adapter_config.json` of a finished adapter, a folder or its zip; None where there is none to read."""
     try:
         if adapter.is_dir():
             return dict(json.loads((adapter / CONFIG).read_text(encoding="utf-8")))
         with zipfile.ZipFile(adapter) as members, members.open(CONFIG) as file:
-            return dict(json.load(file))
+            # A training that a stranger's model has taken over may have written it: a bomb is cut off, and then no JSON.
+            return dict(json.loads(file.read(CONFIG_BYTES)))
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
         return None
 

@@ -98,8 +98,8 @@ def test_a30_a_parquet_bomb(here: Ground) -> None:
     """Two million rows of a megabyte each, in some kilobytes."""
     bomb = corpus.parquet_bomb(here.files / "rows.parquet", 2_000_000, 1_000_000)
     assert bomb.stat().st_size < 5_000_000
-    refused(lambda: take_rows(bomb, here.out))
-    assert sum(path.stat().st_size for path in here.out.rglob("*") if path.is_file()) < 50 * 2**20
+    refused(lambda: take_rows(bomb, here.out), "1000 times")
+    assert sum(path.stat().st_size for path in here.out.rglob("*") if path.is_file()) < 300 * 2**20
 
 
 @pytest.mark.parametrize("name", ["../../x.jsonl", "/abs.jsonl", "..\\..\\x.jsonl", "rows.jsonl"])
@@ -110,9 +110,9 @@ def test_a31_an_archive_of_rows_is_not_unpacked(here: Ground, name: str) -> None
 
 def test_a33_twenty_thousand_columns(here: Ground) -> None:
     wide = put(here, "wide.csv", (",".join(f"c{n}" for n in range(20_000)) + "\n").encode() + (b"1" + b",1" * 19_999 + b"\n") * 3)
-    refused(lambda: sniff(wide, "csv"), "200 columns")
+    refused(lambda: sniff(wide, "csv"), "at most 200")
     pq.write_table(pa.table({f"c{n}": ["x"] for n in range(20_000)}), here.files / "wide.parquet")
-    refused(lambda: sniff(here.files / "wide.parquet"), "200 columns")
+    refused(lambda: sniff(here.files / "wide.parquet"), "at most 200")
 
 
 def test_a34_one_line_of_sixty_megabytes(here: Ground) -> None:

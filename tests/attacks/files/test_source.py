@@ -59,6 +59,30 @@ def test_a18_templates_of_models_are_compiled_by_transformers_alone() -> None:
     assert [path for path in SOURCES if re.search(r"from jinja2(\.\w+)? import .*\bEnvironment", path.read_text(encoding="utf-8"))] == []
 
 
+# What opens a file of a stranger, or a library that parses one.
+READERS = {
+    "read_frame", "read_shape", "inspect_model", "inspect_tensors", "unpack_model", "tokenizer_facts", "linear_layers", "preview_chat",
+    "read_template", "open_rows", "read_records", "read_rows", "sniff_file", "read_parquet", "examine", "validate", "sniff", "preview", "see",
+    "fetch_model", "read_licence", "needs_of",
+}  # fmt: skip
+PARSERS = {"pyarrow", "tokenizers", "safetensors", "zipfile", "tarfile", "gzip", "csv", "jinja2", "huggingface_hub", "msgspec"}
+
+
+def test_the_web_half_reads_no_file_of_a_stranger() -> None:
+    """What it wants to know of one it asks the box; `csv` is there to be written."""
+    found = []
+    for path in SOURCES:
+        if not path.is_relative_to(PROJECT / "webapp"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jobs."):
+                found += [f"{path.name}: {name.name}" for name in node.names if name.name in READERS]
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names]
+                found += [f"{path.name}: {module}" for module in modules if module.split(".")[0] in PARSERS - {"csv"}]
+    assert found == []
+
+
 def test_a36_no_template_switches_escaping_off() -> None:
     """And in the program what is marked as markup stands in two files, where each part was escaped before."""
     for path in (PROJECT / "templates").rglob("*.html"):
