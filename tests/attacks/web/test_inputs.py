@@ -14,6 +14,7 @@ from tests.webapp.test_every_url import ROUTES, Things
 from webapp.accounts.models import Membership, Role, User
 from webapp.accounts.services.invite import invite
 from webapp.runs.models import Run
+from webapp.runs.priorities import Priority
 
 # A value for every name that a query may hold.
 ODD = [
@@ -156,13 +157,9 @@ def test_a_field_that_a_form_does_not_have_is_not_set(things: Things) -> None:
     Run.objects.filter(pk=things.run.pk).update(state="paused")
     assert bob.post(reverse("runs:resume", args=[things.run.pk]), greedy).status_code == 302
     things.run.refresh_from_db()
-    assert (things.run.state, things.run.attempt, things.run.team, things.run.priority, things.run.created_by) == (
-        "queued",
-        1,
-        cast.team,
-        0,
-        cast.alice,
-    )
+    run = things.run
+    assert (run.state, run.attempt, run.team, run.created_by) == ("queued", 1, cast.team, cast.alice)
+    assert run.priority == Priority.NORMAL
 
     token = _invited(cast)
     form = {**greedy, "username": "new", "password1": "a-long-passphrase-1", "password2": "a-long-passphrase-1"}
