@@ -23,11 +23,9 @@ BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 RACE = "tests/webapp/runs/test_lease.py::test_claim_race_of_eight_processes"
 WALKS = "tests/webapp/runs/test_state_machine.py"
 # Longer than in `make test`, and other ones each time.
-WALKS_EACH = "150"
-# Two for each core: most of what a test does is wait, and what it measures should not wait for others.
-AT_ONCE = min(4, 2 * len(os.sched_getaffinity(0)))
+WALKS_EACH = "60"
 SESSIONS = {
-    "SQLite": ["-n", str(AT_ONCE), "--dist", "worksteal", "tests/faults", "tests/flow/test_faults.py", RACE, WALKS],
+    "SQLite": ["-n", "4", "--dist", "worksteal", "tests/faults", "tests/flow/test_faults.py", RACE, WALKS],
     # One after another: they restart the one server.
     "PostgreSQL": ["-n", "0", "tests/faults/test_database.py", "tests/faults/test_fencing.py", RACE, WALKS],
 }
@@ -68,7 +66,8 @@ def _session(name: str, path: Path) -> int:
 
 
 def _machine() -> str:
-    return f"{len(os.sched_getaffinity(0))} cores of {probe()['name']}"
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} core{'s' * (cores > 1)} of an {probe()['name']} with a load of {os.getloadavg()[1]:.0f}"
 
 
 if __name__ == "__main__":
