@@ -62,7 +62,7 @@ def test_a18_templates_of_models_are_compiled_by_transformers_alone() -> None:
 # What opens a file of a stranger, or a library that parses one.
 READERS = {
     "read_frame", "read_shape", "inspect_model", "inspect_tensors", "unpack_model", "tokenizer_facts", "linear_layers", "preview_chat",
-    "read_template", "open_rows", "read_records", "read_rows", "sniff_file", "read_parquet", "examine", "validate", "sniff", "preview", "see",
+    "read_template", "open_rows", "read_records", "sniff_file", "read_parquet", "examine", "validate", "sniff", "preview", "see",
     "fetch_model", "read_licence", "needs_of",
 }  # fmt: skip
 PARSERS = {"pyarrow", "tokenizers", "safetensors", "zipfile", "tarfile", "gzip", "csv", "jinja2", "huggingface_hub", "msgspec"}

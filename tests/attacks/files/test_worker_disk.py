@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from jobs.confinement import can_limit_files
+from jobs.events import read_events
+from tests.tiny import make_tiny_model
 from webapp.runs.child import RunChild
 from webapp.settings.env import ENV, PROJECT
 
@@ -132,3 +134,43 @@ def test_every_run_of_the_site_is_held_so(tmp_path: Path) -> None:
     while not child.is_gone:
         pass
     assert told[0][told[0].index("--private") + 1] == str(ENV.var.resolve())
+
+
+def test_a70_a_training_so_held_trains_as_ever(tmp_path: Path) -> None:
+    """Everything lies in the site's folder, as on a site: model, rows, token ids, home, compiled parts; it ends with its artifact, and is
+    resumed from what an earlier attempt left.
+    """
+    var = tmp_path / "var"
+    make_tiny_model(var / "models" / "a")
+    rows = var / "datasets" / "a" / "train.jsonl"
+    rows.parent.mkdir(parents=True)
+    chat = [{"role": "user", "content": "Where is the parcel?"}, {"role": "assistant", "content": "On its way."}]
+    rows.write_text("".join(json.dumps({"messages": chat}) + "\n" for _ in range(12)))
+    (var / "secret-key").write_text("hush")
+    spec = {
+        "name": "held", "model": {"path": str(var / "models" / "a")}, "data": {"train": str(rows), "validation_share": 0.2},
+        "method": {"id": "lora", "settings": {"rank": 2}},
+        "training": {"max_steps": 2, "epochs": 100, "micro_batch": 4, "precision": "float32", "checkpoint_every_steps": 1},
+        "evaluation": {"max_new_tokens": 2, "samples": 1}, "export": {"merge": "original"},
+    }  # fmt: skip
+    runs = var / "runs" / "a"
+    outcomes = []
+    for attempt, resume in ((1, ()), (2, (runs / "attempt-1" / "checkpoints",))):
+        out = runs / f"attempt-{attempt}"
+        (out / "tmp").mkdir(parents=True)
+        (out / "spec.json").write_text(json.dumps(spec))
+        environment = {
+            "PATH": "/usr/bin:/bin", "HOME": str(out / "tmp"), "TMPDIR": str(out / "tmp"), "HF_HUB_OFFLINE": "1",
+            "GRAFT_REGIONS": str(var / "cache" / "regions"),
+        }  # fmt: skip
+        told = ["--out", str(out), "--token-cache", str(rows.parent / "tokens"), "--private", str(var), "--parent-pid", str(os.getpid())]
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs", "train", str(out / "spec.json"), *told, *(["--resume", *map(str, resume)] if resume else [])],
+            cwd=PROJECT, env=environment, capture_output=True, text=True, check=False, timeout=200,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        told_events = list(read_events(out / "events.jsonl"))
+        outcomes.append([event.data["step"] for event in told_events if event.kind == "step"])
+        assert [event.data["kind"] for event in told_events if event.kind == "artifact"] == ["adapter", "merged"]
+        assert sorted(path.name for path in (out / "tmp").iterdir()) >= ["jobs"]
+    assert outcomes == [[1, 2], []]
