@@ -51,7 +51,8 @@ for _ in sys.stdin:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         continue
     arguments = argparse.Namespace(
-        spec=spec, out=out, resume=[], token_cache=tokens, token_cache_bytes=10**9, parent_pid=None, leash=None, json=False
+        spec=spec, out=out, resume=[], token_cache=tokens, token_cache_bytes=10**9, parent_pid=None, leash=None, private=None,
+        json=False,
     )
     try:
         os._exit(train.run(arguments))
