@@ -49,7 +49,7 @@ ROUNDS = 12
 NAMES = ("train0", "train1")
 WISHES = {"cancel": cancel, "pause": pause, "resume": resume, "finish": finish, "retry": retry}
 # What a worker that has a run may do, the usual things more often.
-ACTS = ("turn", "turn", "train", "train", "save", "end", "be told to stop", "die", "wake up amid a write")
+ACTS = ("turn", "turn", "train", "train", "save", "end", "be told to stop", "die")
 # How a child ends of its own accord, by its exit code.
 ENDS = (0, 1, 75, 79, 80, 81, -9, -11)
 
@@ -300,8 +300,6 @@ class Site(RuleBasedStateMachine):
             supervisor.told_to_stop = True
         elif act == "die":
             self.supervisors.pop(name).lose()
-        elif act == "wake up amid a write" and not supervisor.holds:
-            self._write_anyway(supervisor)
 
     def hear_a_doorbell(self, name: str) -> None:
         """An idle worker claims the next run; one that is draining never does."""
@@ -348,6 +346,9 @@ class Site(RuleBasedStateMachine):
             ring_again()
             for name in NAMES:
                 self.hear_a_doorbell(name)
+        for supervisor in self.supervisors.values():
+            if not supervisor.holds:
+                self._write_anyway(supervisor)
 
     # -- what always holds --------------------------------------------------------------------------------------------
 
