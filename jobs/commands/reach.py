@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ def leave_to_others(arguments: argparse.Namespace) -> None:
     if arguments.private is None:
         return
     written = [arguments.out, arguments.token_cache, *map(Path, filter(None, (os.environ.get("HOME"), os.environ.get("GRAFT_REGIONS"))))]
-    for folder in written:
-        folder.mkdir(parents=True, exist_ok=True)
-    _lead_to_engine()
+    with suppress(OSError):  # a full disk is told by who writes there
+        for folder in written:
+            folder.mkdir(parents=True, exist_ok=True)
+        _lead_to_engine()
     read = [*_paths(read_json(arguments.spec)), str(arguments.spec), *map(str, getattr(arguments, "resume", ()))]
     private = os.path.realpath(arguments.private)
     rules = [*all_but(private), *((path, READ) for path in read if _is_below(path, private))]
@@ -55,11 +55,10 @@ def _is_below(path: str, folder: str) -> bool:
     return real != folder and os.path.commonpath([real, folder]) == folder
 
 
-def _paths(body: Any) -> Iterator[str]:
-    """Every absolute path that a spec holds."""
-    if isinstance(body, str):
-        if os.path.isabs(body):
-            yield body
-    elif isinstance(body, dict | list):
-        for value in body.values() if isinstance(body, dict) else body:
-            yield from _paths(value)
+def _paths(body: Any) -> list[str]:
+    """The paths that a spec of a run or of a composition holds, by the fields that are paths: what people have typed, such as the name of
+    the run or a setting, may look like one.
+    """
+    model, data, method = (body.get(part) or {} for part in ("model", "data", "method"))
+    named = [model.get("path"), *(data.get(split) for split in ("train", "validation", "test")), *(method.get("adapters") or ())]
+    return [path for path in (*named, *(part.get("path") for part in body.get("adapters") or ())) if path]

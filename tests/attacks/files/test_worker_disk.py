@@ -62,7 +62,10 @@ def site(tmp_path: Path) -> dict[str, Any]:
     (var / "models/a/tokenizer.json").symlink_to(var / "secret-key")
     out = var / "runs/a/attempt-1"
     out.mkdir(parents=True)
-    spec = {"model": {"path": str(var / "models/a")}, "data": {"train": str(var / "datasets/a/train.jsonl")}}
+    # What people type may look like a path: it opens nothing.
+    typed = {"name": str(var / "secret-key"), "method": {"id": "lora", "settings": {"target_modules": str(var / "models/b/config.json")}}}
+    spec = {"model": {"path": str(var / "models/a"), "name": str(var / "graft.sqlite3")}, **typed}
+    spec["data"] = {"train": str(var / "datasets/a/train.jsonl"), "mapping": {"instruction": str(var / "datasets/b/train.jsonl")}}
     (out / "spec.json").write_text(json.dumps(spec))
     return {"private": var, "spec": out / "spec.json", "out": out, "token_cache": var / "datasets/a/tokens", "home": out / "tmp"}
 
