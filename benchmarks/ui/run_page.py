@@ -52,19 +52,19 @@ def measure() -> list[Measured]:
     """Fills the database, starts a site's web process and Redis, and measures. The site has been set up."""
     from django.test import Client
 
-    team, user, version, base = _bench()
+    team, user, version, base = bench()
     client = Client()
     client.force_login(user)
-    run = long_run.record(_run(team, user, version, base), keep=False)
+    run = long_run.record(running(team, user, version, base), keep=False)
     found = [*_server(client, run), *_payloads(client, run)]
-    live = _run(team, user, version, base)
+    live = running(team, user, version, base)
     with _processes() as url, _browser() as chromium:
         found += _opens(chromium, url, client, f"/runs/{run.pk}/")
         found.append(_age(_signed_in(chromium, url, client), f"{url}/runs/{live.pk}/", live))
     return found
 
 
-def _bench() -> tuple[Any, ...]:
+def bench() -> tuple[Any, ...]:
     from django.utils.timezone import now
 
     from webapp.accounts.models import Membership, Role, Team, User
@@ -81,7 +81,7 @@ def _bench() -> tuple[Any, ...]:
     return team, user, version, BaseModel.objects.create(name="SmolLM2-135M", source="hub", state="ready")
 
 
-def _run(team: Any, user: Any, version: Any, base: Any) -> Run:
+def running(team: Any, user: Any, version: Any, base: Any) -> Run:
     from django.utils.timezone import now
 
     from jobs.spec import RunSpec

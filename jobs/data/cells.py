@@ -56,7 +56,9 @@ def whole(text: str) -> str:
     if "\x00" in text:
         raise BadRowError("text_broken", what="a text holds a zero character, which cannot be stored")
     try:
-        text.encode()
+        # Half a character is none of ASCII's, and a text knows whether it is all ASCII.
+        if not text.isascii():
+            text.encode()
     except UnicodeEncodeError:
         raise BadRowError("text_broken", what="a text holds half of a character (a lone \\ud8.. or \\udc..)") from None
     return text

@@ -38,19 +38,18 @@ def conversation(row: Row, column: str) -> list[Message] | Problem:
 
 def record_warnings(record: Record, row: Row) -> list[Problem]:
     """What is odd about a record but no reason to refuse it: turns in an order that some chat templates do not take."""
-    turns = [message["role"] for message in record.get("messages", ()) if message["role"] != "system"]
-    found = []
+    turns = [role for message in record.get("messages", ()) if (role := message["role"]) != "system"]
+    found: list[Problem] = []
     if turns and turns[0] != "user":
         found.append(problem("chat_no_question", row, severity="warning"))
-    twice = next((first for first, second in pairwise(turns) if first == second), None)
-    if twice:
+    if twice := next((first for first, second in pairwise(turns) if first == second), None):
         found.append(problem("chat_order", row, severity="warning", role=twice))
     return found
 
 
 def _chat(system: str, turns: list[Message]) -> Record:
     """Turns with a system message before them where they lack one. Refuses what leaves nothing to learn."""
-    if not any(turn["role"] == "assistant" and turn.get("weight", 1) for turn in turns):
+    if not any([turn["role"] == "assistant" and turn.get("weight", 1) for turn in turns]):  # noqa: C419 - a generator takes thrice as long
         raise BadRowError("chat_no_answer")
     if system.strip() and not any(turn["role"] == "system" for turn in turns):
         turns = [{"role": "system", "content": system}, *turns]
@@ -120,7 +119,17 @@ def _turns(value: dict[str, Any], column: str, role_key: str, text_key: str) -> 
         raise BadRowError("field_type", field=column, found=f"{kind_of(cell)} instead of a list of messages")
     if not turns:
         raise BadRowError("text_empty", field=column)
-    return [_turn(turn, number, role_key, text_key) for number, turn in enumerate(turns, 1)]
+    return [_plain_turn(turn, role_key, text_key) or _turn(turn, number, role_key, text_key) for number, turn in enumerate(turns, 1)]
+
+
+def _plain_turn(turn: Any, role_key: str, text_key: str) -> Message | None:
+    """The message of a turn that is a known role and a text and no more, as most are; None where it must be looked at."""
+    if not isinstance(turn, dict) or len(turn) != 2:
+        return None
+    role, content = turn.get(role_key), turn.get(text_key)
+    if not isinstance(role, str) or role not in names.ROLES or not isinstance(content, str) or not content.strip():
+        return None
+    return {"role": names.ROLES[role], "content": whole(content)}
 
 
 def _turn(turn: Any, number: int, role_key: str, text_key: str) -> Message:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from jobs.data import fast_json
 from jobs.data.rows import Limits, Problem, Row, Unit, kind_of, place, problem
 from jobs.data.text import TextFacts, broken_text, read_lines
 from jobs.errors import UserError
@@ -44,7 +45,7 @@ def _float(text: str) -> float:
 
 
 def _integer(text: str) -> int:
-    if len(text) > 300:
+    if len(text) > fast_json.LONGEST_INTEGER:
         raise _Refused("json_number", found=f"a number of {len(text)} digits")
     return int(text)
 
@@ -64,6 +65,9 @@ _LENIENT = json.JSONDecoder(parse_int=str)
 
 def parse_row(text: str, number: int, limits: Limits) -> Row | Problem:
     """One line as a row."""
+    fast = fast_json.decode(text)
+    if fast is not None and not _may_be_deep(text, limits):
+        return Row(number, fast)
     at = place(number)
     try:
         value = _DECODER.decode(text)
@@ -80,7 +84,7 @@ def check_row(value: Any, source: str, at: Row, limits: Limits) -> Row | Problem
     """The checks that the parser does not make: an object, not too deep, whole characters. `source` is the row's own text."""
     if not isinstance(value, dict):
         return problem("json_not_object", at, found=kind_of(value))
-    if source.count("{") + source.count("[") > limits.json_depth and _depth(value) > limits.json_depth:
+    if _may_be_deep(source, limits) and _depth(value) > limits.json_depth:
         return problem("json_too_deep", at, limit=limits.json_depth)
     # Only an escape can smuggle in what the text itself cannot hold.
     if "\\u" in source:
@@ -90,6 +94,10 @@ def check_row(value: Any, source: str, at: Row, limits: Limits) -> Row | Problem
             if not text.isascii() and _half(text):
                 return problem("text_broken", at, what="a text holds half of a character (a lone \\ud8.. or \\udc..)")
     return Row(at.line, value, at.unit)
+
+
+def _may_be_deep(source: str, limits: Limits) -> bool:
+    return source.count("{") + source.count("[") > limits.json_depth
 
 
 def _half(text: str) -> bool:

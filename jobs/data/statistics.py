@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ SHOWN_LABELS = 50
 # Beyond this many different labels a column is no label, and counting goes on for those already known.
 COUNTED_LABELS = 10_000
 DUPLICATE_EXAMPLES = 20
+_64_BITS = 2**64 - 1
 
 
 class Findings:
@@ -58,17 +58,20 @@ class Statistics:
         self.labels: Counter[str] = Counter()
 
     def add(self, record: Record, line: int, encoded: bytes) -> None:
-        """Counts a record; `encoded` is its canonical line, by which copies are told (64 bits of BLAKE2b)."""
+        """Counts a record; `encoded` is its canonical line, by which copies are told: 64 bits of SipHash under this process's own key, so
+        that nobody can make rows that are taken for copies.
+        """
         self.rows += 1
-        self.hashes.append(int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little"))
+        self.hashes.append(hash(encoded) & _64_BITS)
         self.lines.append(line)
         messages, shown = record.get("messages"), task_rows.parts(record)
         if shown is not None:
             self.characters.append(sum(len(part["content"]) for part in shown))
             self.answers.append(sum(len(part["content"]) for part in shown if part["trained"]))
         elif messages is not None:
-            self.characters.append(sum(len(turn["content"]) for turn in messages))
-            self.answers.append(sum(len(turn["content"]) for turn in messages if turn["role"] == "assistant"))
+            lengths = [len(turn["content"]) for turn in messages]
+            self.characters.append(sum(lengths))
+            self.answers.append(sum([length for length, turn in zip(lengths, messages, strict=True) if turn["role"] == "assistant"]))
             self.turns.append(len(messages))
         elif "text" in record:
             self.characters.append(len(record["text"]))

@@ -101,8 +101,7 @@ def _chunks(path: Path, limits: Limits) -> Iterator[bytes]:
 
 def _count_bytes(path: Path, limits: Limits) -> _Counts:
     counts = _Counts()
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    last = b""
+    last = rest = b""
     for chunk in _chunks(path, limits):
         if counts.first_undefined < 0 and not chunk.isascii() and (found := _UNDEFINED_1252.search(chunk)):
             counts.first_undefined = counts.size + found.start()
@@ -110,27 +109,28 @@ def _count_bytes(path: Path, limits: Limits) -> _Counts:
         _count_ends(counts, last + chunk[:1], chunk)
         counts.size += len(chunk)
         last = chunk[-1:]
-        if not chunk.isascii() or decoder.getstate()[0]:
-            _count_utf8(counts, decoder.decode(chunk), len(chunk))
-    counts.bad += len(decoder.decode(b"", final=True))
+        if rest or not chunk.isascii():
+            rest = _count_utf8(counts, rest + chunk)
+    counts.bad += len(rest)
     return counts
 
 
-def _count_utf8(counts: _Counts, text: str, size: int) -> None:
-    """Bytes that continue a character speak for UTF-8; bytes that had to be escaped speak against it."""
+def _count_utf8(counts: _Counts, data: bytes) -> bytes:
+    """Bytes that continue a character speak for UTF-8; bytes that had to be escaped speak against it. Gives what is cut off at the end."""
     try:
-        text.encode("utf-8")
-        bad = 0
-    except UnicodeEncodeError:
-        bad = len(text) - len(text.encode("utf-8", "ignore").decode())
-    counts.bad += bad
-    counts.good += max(0, size - len(text))
+        text, used = codecs.utf_8_decode(data, "strict", False)
+    except UnicodeDecodeError:
+        text, used = codecs.utf_8_decode(data, "surrogateescape", False)
+        counts.bad += len(text) - len(text.encode("utf-8", "ignore").decode())
+    counts.good += max(0, used - len(text))
+    return data[used:]
 
 
 def _count_ends(counts: _Counts, seam: bytes, chunk: bytes) -> None:
-    counts.crlf += chunk.count(b"\r\n") + (seam == b"\r\n")
     counts.lf += chunk.count(b"\n")
-    counts.cr += chunk.count(b"\r")
+    if b"\r" in chunk or seam == b"\r\n":
+        counts.crlf += chunk.count(b"\r\n") + (seam == b"\r\n")
+        counts.cr += chunk.count(b"\r")
 
 
 def _by_counts(counts: _Counts, encoding: str, where: dict[str, str]) -> str:

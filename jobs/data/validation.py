@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.data import fast_json
 from jobs.data.check_files import FOLDER, ProblemList, write_lines
 from jobs.data.convert import record_warnings, to_record
 from jobs.data.formats import mapping_to_json
@@ -32,7 +33,7 @@ SPLITS = ("train", "validation", "test")
 # `progress(rows read, lines of all files)`; the second is 0 where a file has no lines that could be counted.
 Progress = Callable[[int, int], None]
 _TOLD_EVERY = 4096
-_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_BUFFER_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,17 @@ class Outcome:
 
 
 class _Writer:
-    """One file under a temporary name; counts and hashes what is written."""
+    """One file under a temporary name; counts what is written."""
 
     def __init__(self, folder: Path, split: str, *, temporary: str = "") -> None:
         self.target = folder / f"{split}.jsonl"
         self.temporary = folder / f".{temporary or split}.jsonl.part"
-        self._file = self.temporary.open("wb")
-        self._sha256 = hashlib.sha256()
+        self._file = self.temporary.open("wb", buffering=_BUFFER_BYTES)
         self.rows = self.bytes = 0
 
     def write(self, line: bytes) -> None:
         """Appends one line, its line feed included."""
         self._file.write(line)
-        self._sha256.update(line)
         self.rows += 1
         self.bytes += len(line)
 
@@ -89,9 +88,11 @@ class _Writer:
         self._file.close()
 
     def publish(self) -> dict[str, Any]:
-        """Gives the file its name; what the manifest says of it."""
+        """Gives the file its name; what the manifest says of it. The hash is of what stands in the file."""
+        with self.temporary.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         self.temporary.replace(self.target)
-        return {"file": self.target.name, "rows": self.rows, "bytes": self.bytes, "sha256": self._sha256.hexdigest()}
+        return {"file": self.target.name, "rows": self.rows, "bytes": self.bytes, "sha256": sha256}
 
     def discard(self) -> None:
         """Removes what was not published."""
@@ -246,7 +247,7 @@ class _Reader:
             if isinstance(item, Row):
                 for warning in record_warnings(record, item):
                     self._findings.add(warning, split)
-            line = _ENCODE(record).encode() + b"\n"
+            line = fast_json.encode(record) + b"\n"
             figures.add(record, item.line, line)
             if writer is not None:
                 writer.write(line)

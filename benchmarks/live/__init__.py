@@ -1,0 +1,1 @@
+"""A thousand pages that look on, at one web process: `make bench-live`."""
