@@ -37,6 +37,7 @@ class Leash(threading.Thread):
     def __init__(self, path: Path) -> None:
         super().__init__(name="leash", daemon=True)
         self._path = path
+        self._spoken = False
 
     def run(self) -> None:
         """Looks, until the process ends."""
@@ -52,8 +53,14 @@ class Leash(threading.Thread):
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is over; a file that cannot be read says nothing."""
+        """Whether the time is over. A file that is not there yet says nothing; one that was there and is gone has been taken away with
+        all else that a lost attempt left.
+        """
         try:
-            return clock() > float(self._path.read_bytes())
+            until = float(self._path.read_bytes())
+        except FileNotFoundError:
+            return self._spoken
         except (OSError, ValueError):
             return False
+        self._spoken = True
+        return clock() > until

@@ -18,7 +18,7 @@ from django.db.models import ProtectedError
 
 from tests.faults.figures import record
 from tests.faults.postgres import Postgres, running
-from tests.faults.waiting import holes, overlaps, running_again, stale_writes, until, until_step, wrong_in_history
+from tests.faults.waiting import holes, overlaps, running_again, stale_writes, until, until_step, with_production_clocks, wrong_in_history
 from tests.flow.site import Site, database_url, wait_for
 from tests.webapp.runs.rows import Bench
 from webapp.runs.models import Record, Run, RunEvent
@@ -128,6 +128,7 @@ def test_f24_postgresql_restarted_amid_a_run(site: Site, bench: Bench) -> None:
     """`pg_ctl stop -m immediate`, away for less than the self-fence: the same attempt goes on, and nothing of it is missing."""
     server = running()
     assert server is not None
+    with_production_clocks(site)
     site.start_dispatcher()
     site.start_worker(trainer="--steps 200 --seconds 0.05")
     run = bench.launch()
@@ -139,8 +140,8 @@ def test_f24_postgresql_restarted_amid_a_run(site: Site, bench: Bench) -> None:
         connection.close()
         wait_for(lambda: awake(run), 20)
         time.sleep(1)
-    until(run, State.SUCCEEDED)
-    record("database_down", holes(run), "killed twice, away for a second each")
+    until(run, State.SUCCEEDED, 60)
+    record("database_down", holes(run), "killed twice, away for a second and its recovery each")
     assert (run.attempt, run.infra_failures, holes(run), wrong_in_history(run)) == (1, 0, 0, [])
     assert site.processes["dispatcher"].poll() is None
 

@@ -32,6 +32,15 @@ def test_its_time(tmp_path: Path, seconds: float, over: bool) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_one_that_was_taken_away_is_over(tmp_path: Path) -> None:
+    path = tmp_path / "leash"
+    leash = Leash(path)
+    let_out(path, clock() + 60)
+    assert not leash.is_over
+    path.unlink()
+    assert leash.is_over
+
+
 def test_half_a_word_says_nothing(tmp_path: Path) -> None:
     path = tmp_path / "leash"
     path.write_bytes(b"\0\0\0")
