@@ -7,10 +7,10 @@ def rows(runs: int, users: int) -> tuple[list[str], list[str]]:
     """Ids of so many running runs of one team, and the session cookies of so many of its members."""
     from django.test import Client
 
-    from benchmarks.ui.run_page import bench, running
+    from benchmarks.ui.rows import bench, running
     from webapp.accounts.models import Membership, Role, User
 
-    team, user, version, base = bench()
+    team, user, version, base = bench("live")
     cookies = []
     for number in range(users):
         member = User.objects.create_user(username=f"reader-{number}")

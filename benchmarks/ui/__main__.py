@@ -12,7 +12,7 @@ import sys
 from benchmarks.ui.measured import Measured, table
 from benchmarks.ui.site import temporary_site
 
-PAGES = ("runs_list", "run_page")
+PAGES = ("runs_list", "run_page", "compare")
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from urllib.request import urlopen
 
 from benchmarks.ui import long_run
 from benchmarks.ui.measured import Measured, percentile, timed
+from benchmarks.ui.rows import bench, running
 
 if TYPE_CHECKING:
     from django.test import Client
@@ -52,7 +53,7 @@ def measure() -> list[Measured]:
     """Fills the database, starts a site's web process and Redis, and measures. The site has been set up."""
     from django.test import Client
 
-    team, user, version, base = bench()
+    team, user, version, base = bench("long")
     client = Client()
     client.force_login(user)
     run = long_run.record(running(team, user, version, base), keep=False)
@@ -62,36 +63,6 @@ def measure() -> list[Measured]:
         found += _opens(chromium, url, client, f"/runs/{run.pk}/")
         found.append(_age(_signed_in(chromium, url, client), f"{url}/runs/{live.pk}/", live))
     return found
-
-
-def bench() -> tuple[Any, ...]:
-    from django.utils.timezone import now
-
-    from webapp.accounts.models import Membership, Role, Team, User
-    from webapp.catalog.models import BaseModel
-    from webapp.datasets.models import Dataset, DatasetVersion, Upload
-
-    user, team = User.objects.create_user(username="long"), Team.objects.create(name="Long", slug="long")
-    Membership.objects.create(team=team, user=user, role=Role.OWNER)
-    upload = Upload.objects.create(team=team, created_by=user, filename="rows.jsonl", bytes_total=1, expires_at=now())
-    dataset = Dataset.objects.create(team=team, name="rows", created_by=user)
-    version = DatasetVersion.objects.create(
-        dataset=dataset, number=1, state="ready", train_upload=upload, created_by=user, report={}, manifest={}
-    )
-    return team, user, version, BaseModel.objects.create(name="SmolLM2-135M", source="hub", state="ready")
-
-
-def running(team: Any, user: Any, version: Any, base: Any) -> Run:
-    from django.utils.timezone import now
-
-    from jobs.spec import RunSpec
-    from webapp.runs.models import Run
-
-    spec = RunSpec.from_json({"model": {"path": "model"}, "data": {"train": "train.jsonl"}}).to_json()
-    return Run.objects.create(
-        team=team, name="long", created_by=user, dataset_version=version, base_model=base, method="lora", spec=spec, state="running",
-        attempt=1, lease_expires_at=now(), queued_at=now(), started_at=now(),
-    )  # fmt: skip
 
 
 def _server(client: Client, run: Run) -> Iterator[Measured]:
