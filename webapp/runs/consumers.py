@@ -52,6 +52,10 @@ WIRE_LAG_SECONDS = 0.6
 MEND_SECONDS = 1.0
 
 
+class _Left(Exception):
+    """The client went away while something was sent to it."""
+
+
 class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """`/ws/runs/<uuid>/?after=<attempt>-<seq>`. Who may not see the run is refused before the socket opens (HTTP 403)."""
 
@@ -124,6 +128,9 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             code = await self._stream(subscription)
         except TimeoutError:
             code = TOO_SLOW
+        except _Left:
+            # There is nobody to close it for, and nothing to report: pages are closed all the time.
+            self._ended = True
         except Exception:
             log.exception("The socket of run %s failed", self._viewer.run_id)
         finally:
@@ -214,7 +221,10 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _text(self, text: str) -> None:
         # A client that does not read blocks the send; its queue is bounded, and so is our patience.
         async with asyncio.timeout(SEND_SECONDS):
-            await self.send(text_data=text)
+            try:
+                await self.send(text_data=text)
+            except OSError as left:
+                raise _Left from left
 
     async def _end(self, code: int) -> None:
         if self._ended:
