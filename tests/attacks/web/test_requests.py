@@ -111,8 +111,8 @@ def _model(cast: Cast) -> BaseModel:
     return BaseModel.objects.create(team=cast.team, name="Tiny", source="hub", repository="a/tiny", state="ready", created_by=cast.alice)
 
 
-# The server answers 400 and closes; what it has not read then may overtake its answer.
-CUT = -400
+# More than a request needs: refused by the server (what it has not read may overtake its answer), or by a page where it came in one piece.
+CUT = 0
 # What is sent, and the status of the answer.
 ODD_REQUESTS = [
     # Two lengths, or a length and chunks: who stands before us may have read another body than we do.
@@ -139,7 +139,8 @@ ODD_REQUESTS = [
 def test_a_request_that_can_be_read_in_two_ways_is_not_read(hasty: HastyWeb) -> None:
     for request, status in ODD_REQUESTS:
         answer = hasty.say(request)
-        assert answer[:13] == b"HTTP/1.1 %d " % abs(status) or (status == CUT and answer == b""), (request[:80], answer[:80])
+        expected = (b"", b"302", b"400", b"404") if status == CUT else (b"%d" % status,)
+        assert answer[9:12] in expected, (request[:80], answer[:80])
         assert answer.count(b"HTTP/1.1 ") <= 1, request[:80]
         assert b"evil.example" not in answer
     for path in (
