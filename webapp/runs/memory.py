@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from jobs.errors import GraftError
+from jobs.spec import TrainingSpec
 from webapp.runs.kinds import Kind
 from webapp.runs.lease import Failure
 from webapp.runs.models import Run
@@ -77,6 +78,11 @@ def batches_of(run: Run) -> Batches:
 def fields_of(run: Run) -> dict[str, Any]:
     """The same as fields of the spec's training."""
     return asdict(batches_of(run))
+
+
+def smaller(training: TrainingSpec, cuts: int) -> TrainingSpec:
+    """A training after so many halvings."""
+    return replace(training, **asdict(Batches.of(asdict(training)).after(cuts)))
 
 
 def told(run: Run) -> str:

@@ -14,7 +14,7 @@ from jobs.spec import RunSpec, Task
 from webapp.accounts.models import Team
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
-from webapp.runs.memory import fields_of
+from webapp.runs.memory import smaller
 from webapp.runs.models import Artifact, Run
 from webapp.runs.states import State
 
@@ -85,6 +85,5 @@ def for_worker(run: Run) -> RunSpec:
     spec = RunSpec.from_json(run.spec)
     data = spec.data.below(run.dataset_version.folder.resolve())
     method = replace(spec.method, adapters=[str(adapter_of(name)) for name in spec.method.adapters])
-    training = replace(spec.training, **fields_of(run))
     model = replace(spec.model, path=str(run.base_model.folder.resolve()))
-    return replace(spec, model=model, data=data, method=method, training=training)
+    return replace(spec, model=model, data=data, method=method, training=smaller(spec.training, run.memory_cuts))
