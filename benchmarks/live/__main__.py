@@ -12,6 +12,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -26,6 +28,8 @@ UNREAD = 10
 # Longer than the server waits for a reader.
 UNREAD_SECONDS = 45
 BACK_SECONDS = 15.0
+SETTLE_SECONDS = 5
+PATIENCE_SECONDS = 60
 
 
 def main() -> int:
@@ -41,17 +45,18 @@ def main() -> int:
 
         runs, cookies = rows(asked.runs, -(-asked.sockets // SOCKETS_OF_A_USER) + 1)
         with served() as site:
-            writer = _writer(asked.rate, runs)
-            try:
-                return asyncio.run(_measure(site, runs, cookies, asked))
-            finally:
-                writer.terminate()
-                print(f"written: {writer.communicate(timeout=60)[0].strip()} points a second and run")
+            return asyncio.run(_measure(site, runs, cookies, asked))
 
 
-def _writer(rate: float, runs: list[str]) -> subprocess.Popen[str]:
+@contextmanager
+def _written(rate: float, runs: list[str]) -> Iterator[None]:
     command = (sys.executable, "-m", "benchmarks.live.writer", str(rate), *runs)
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    try:
+        yield
+    finally:
+        writer.terminate()
+        print(f"written: {writer.communicate(timeout=60)[0].strip()} points a second and run")
 
 
 async def _measure(site: Served, runs: list[str], cookies: list[str], asked: Any) -> int:
@@ -60,12 +65,14 @@ async def _measure(site: Served, runs: list[str], cookies: list[str], asked: Any
     clock = asyncio.get_running_loop().time
     start = clock()
     tasks = [asyncio.create_task(page.keep_open()) for page in pages]
-    opened = await _until_heard(pages, start)
-    print(f"{len(pages)} sockets on {len(runs)} runs: all hear after {opened:.1f} s")
-    await asyncio.sleep(5)
-    kept = await _steady(site, seen, asked.seconds)
-    await _unread(site, runs, cookies[-1], UNREAD_SECONDS)
-    back = await _restarted(site, pages)
+    await _until(lambda: all(page.is_open for page in pages), "open")
+    print(f"{len(pages)} sockets on {len(runs)} runs: all open after {clock() - start:.1f} s")
+    with _written(asked.rate, runs):
+        await _until_heard(pages, clock())
+        await asyncio.sleep(SETTLE_SECONDS)
+        kept = await _steady(site, seen, asked.seconds)
+        await _unread(site, runs, cookies[-1], UNREAD_SECONDS)
+        back = await _restarted(site, pages)
     for page in pages:
         page.stop()
     await asyncio.gather(*tasks)
@@ -73,13 +80,19 @@ async def _measure(site: Served, runs: list[str], cookies: list[str], asked: Any
     return 0 if kept and seen.lost == 0 and back <= BACK_SECONDS else 1
 
 
+async def _until(holds: Callable[[], bool], what: str) -> None:
+    """Waits. Raises `TimeoutError`."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not holds():
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise TimeoutError(f"within {PATIENCE_SECONDS} s not all sockets {what}") from None
+
+
 async def _until_heard(pages: list[Page], since: float) -> float:
     """Seconds from `since` (the loop's clock) until every page has had events since then."""
-    clock = asyncio.get_running_loop().time
-    while not all(page.heard_at > since for page in pages):
-        if clock() - since > 90:
-            raise TimeoutError(f"{sum(page.heard_at > since for page in pages)} of {len(pages)} pages hear")
-        await asyncio.sleep(0.05)
+    await _until(lambda: all(page.heard_at > since for page in pages), "hear")
     return max(page.heard_at for page in pages) - since
 
 

@@ -39,6 +39,7 @@ class Page(asyncio.Protocol):
         self.address, self.run_id, self.cookie, self.seen = address, run_id, cookie, seen
         self.last = 0
         self.heard_at = 0.0
+        self.is_open = False
         self._transport: asyncio.Transport | None = None
         self._over = False
 
@@ -46,7 +47,7 @@ class Page(asyncio.Protocol):
         """Until `stop`: opens, reads, and comes back after a pause that doubles."""
         loop, delay = asyncio.get_running_loop(), FIRST_DELAY_SECONDS
         while not self._over:
-            self._buffer, self._open, self._ended = bytearray(), False, loop.create_future()
+            self._buffer, self.is_open, self._ended = bytearray(), False, loop.create_future()
             before = self.last
             try:
                 self._transport, _ = await loop.create_connection(lambda: self, *self.address)
@@ -72,7 +73,7 @@ class Page(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """The handshake's answer, then frames; those of a server are not masked, nor cut here."""
         self._buffer += data
-        if not self._open:
+        if not self.is_open:
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
                 return
@@ -80,7 +81,7 @@ class Page(asyncio.Protocol):
                 assert self._transport is not None
                 self._transport.abort()
                 return
-            self._open = True
+            self.is_open = True
             del self._buffer[: end + 4]
         at = 0
         while (frame := _frame(self._buffer, at)) is not None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BLOCK_SECONDS = 5.0
 SOCKET_SECONDS = 30.0
 CONNECT_SECONDS = 2.0
+# Of the reads of one event loop at once; one of them blocks.
+CONNECTIONS = 16
 
 # What a page or a worker never needs, and a mistake or an intruder would ruin the site with.
 _DISABLED = ("FLUSHALL", "FLUSHDB", "CONFIG", "DEBUG", "SHUTDOWN", "REPLICAOF", "SLAVEOF", "MIGRATE", "MODULE", "KEYS")
@@ -34,10 +36,15 @@ def client(timeout_seconds: float = CONNECT_SECONDS) -> redis.Redis:
 
 
 def async_client() -> AsyncRedis:
-    """A client for blocking reads in an event loop. RESP2, whose stream replies are lists of pairs."""
-    return redis.asyncio.Redis.from_url(
-        settings.GRAFT_REDIS_URL, protocol=2, socket_timeout=SOCKET_SECONDS, socket_connect_timeout=CONNECT_SECONDS
-    )
+    """A client for blocking reads in an event loop. RESP2, whose stream replies are lists of pairs.
+
+    However many pages come at once, their reads wait for one of a few connections: a pool that is not told to wait refuses them.
+    """
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        settings.GRAFT_REDIS_URL, max_connections=CONNECTIONS, timeout=SOCKET_SECONDS,
+        protocol=2, socket_timeout=SOCKET_SECONDS, socket_connect_timeout=CONNECT_SECONDS,
+    )  # fmt: skip
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def server_binary() -> Path | None:
