@@ -51,7 +51,8 @@ locale/.compiled: $(wildcard locale/*/LC_MESSAGES/django.po) tools/messages.py |
 
 setup: $(VENV)/.runtime $(SAMPLE)/graft.json $(REGIONS)/.warm locale/.compiled ## install what the site needs, the sample model, and its compiled parts
 
-setup-dev: setup $(VENV)/.dev ## install what the checks and tests need besides, a browser included
+# The tests make the compiled parts that they need, in places of their own.
+setup-dev: $(VENV)/.dev $(SAMPLE)/graft.json locale/.compiled ## install what the checks and tests need, a browser included
 	@tools/browser.sh
 
 # -- the site ----------------------------------------------------------------------------------------------------------

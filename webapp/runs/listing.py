@@ -195,7 +195,6 @@ def listing(team: Team, user: User, asked: QueryDict) -> Listing:
     state, moment = ListState.of(asked), now()
     query = parse(state.q, fields.FIELDS)
     runs = team.runs.filter(where(query.terms, Asking(team, user, moment)))
-    rows, groups, page, matching = _arranged(runs, state, moment)
     hidden = Q(archived_at__isnull=False)
     counts = team.runs.aggregate(
         # The state, as it is in the index that the archive's column is in: the rows themselves are not read.
@@ -204,6 +203,9 @@ def listing(team: Team, user: User, asked: QueryDict) -> Listing:
         running=Count("state", filter=Q(state__in=ACTIVE)),
         queued=Count("state", filter=Q(state=State.QUEUED)),
     )
+    # Without a search every run matches that is not archived: they need not be counted again.
+    shown = None if query.terms else counts["total"] - counts["archived"]
+    rows, groups, page, matching = _arranged(runs, state, moment, shown)
     views = SavedView.objects.filter(Q(user=user) | Q(shared=True), team=team).select_related("user")
     return Listing(
         state=state, rows=rows, groups=groups, page=page, matching=matching, fleet=fleet_of(team, moment), query=query,
@@ -211,16 +213,19 @@ def listing(team: Team, user: User, asked: QueryDict) -> Listing:
     )  # fmt: skip
 
 
-def _arranged(runs: QuerySet[Run], state: ListState, moment: datetime) -> tuple[list[Row], list[Group], Page[Any], int]:
-    """Rows or groups of the page, the page, and how many runs match."""
+def _arranged(runs: QuerySet[Run], state: ListState, moment: datetime, count: int | None) -> tuple[list[Row], list[Group], Page[Any], int]:
+    """Rows or groups of the page, the page, and how many runs match: `count` where that is known, unless one group is shown."""
     order = ordering(state.sort)
     if state.group and state.only:
         runs = runs.filter(GROUPINGS[state.group].only(state.only))
     if not state.group or state.only:
-        ids: Page[Any] = Paginator(runs.order_by(*order).values_list("pk", flat=True), PAGE_SIZE).get_page(state.page)
+        pages = Paginator(runs.order_by(*order).values_list("pk", flat=True), PAGE_SIZE)
+        if count is not None and not state.only:
+            pages.count = count
+        ids: Page[Any] = pages.get_page(state.page)
         return list(_rows(ids.object_list, moment, _columns(state)).values()), [], ids, ids.paginator.count
     grouping = GROUPINGS[state.group]
-    matching = runs.count()
+    matching = runs.count() if count is None else count
     groups, page = groups_of(runs, grouping, state.page, state.closed)
     first = first_of_each(runs, grouping, [group.key for group in groups if not group.closed], order)
     read = _rows([pk for _key, pk in first], moment, _columns(state))
