@@ -79,7 +79,7 @@ def carry_out(arguments: argparse.Namespace, work: Work) -> int:
     if arguments.parent_pid is not None:
         be_first_to_go()
     # Where a supervisor finds that nothing happens any more, it asks by this signal for the stack of every thread, in the log.
-    faulthandler.register(signal.SIGUSR2)
+    faulthandler.register(signal.SIGUSR2, file=2)  # the descriptor: a test may have put something else into sys.stderr
     prepare_environment()
     arguments.out.mkdir(parents=True, exist_ok=True)
     writer = EventWriter(arguments.out / "events.jsonl", leash.look if leash else bool)

@@ -18,7 +18,13 @@ _HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
 _HEAD_WIDTH = ("head_dim", "d_kv")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _EXPERT_INNER = ("moe_intermediate_size",)
-_TABLES = ("vocab_size", "max_position_embeddings", "n_positions", "type_vocab_size")
+_TABLES = ("vocab_size", "type_vocab_size")
+_POSITIONS = ("max_position_embeddings", "n_positions")
+# Kinds that turn by positions and have no table of them, however long their context is.
+_ROTARY = frozenset(
+    ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "phimoe",
+     "gpt_neox", "stablelm", "olmo", "olmo2", "olmo3", "starcoder2", "cohere", "cohere2", "smollm3", "granite", "modernbert")
+)  # fmt: skip
 
 
 def excess(config: Mapping[str, Any], stored: int) -> tuple[str, int] | None:
@@ -37,7 +43,7 @@ def _entailed(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     _, width = _largest(config, _WIDTH)
     # ALBERT has the weights of one layer for all of a group.
     depth_key, depth = _largest(config, ("num_hidden_groups",) if "num_hidden_groups" in config else _LAYERS)
-    for key in _TABLES:
+    for key in _TABLES if config.get("model_type") in _ROTARY else (*_TABLES, *_POSITIONS):
         yield key, width * _largest(config, (key,), default=0)[1]
     inner_key, inner = _largest(config, _INNER)
     yield inner_key or depth_key, depth * 2 * width * inner

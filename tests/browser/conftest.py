@@ -92,9 +92,12 @@ def start_web(site: Site) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium: the system's where there is one, else Playwright's own. It lives for a module: its event loop would disturb other tests."""
+    """Chromium: the system's where there is one, without its windows if it can be had so, else Playwright's own. It lives for a module: its
+    event loop would disturb other tests.
+    """
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        program = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield chromium
         chromium.close()
 

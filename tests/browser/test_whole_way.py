@@ -116,7 +116,7 @@ def launch(page: Page, dataset: str) -> None:
     page.get_by_label("Validate every … steps", exact=True).fill(str(STEPS // 2))
     to_step(page, "Launch")
     page.get_by_label("Merged model", exact=True).select_option("original")
-    page.get_by_label("Rows to answer", exact=True).fill("16")
+    page.get_by_label("Rows to answer", exact=True).fill("6")
     page.locator("#id_name").fill("tickets-lora")
     page.locator("button.primary", has_text="Launch").click()
     page.wait_for_url(re.compile(r"/runs/[0-9a-f-]{36}/$"))

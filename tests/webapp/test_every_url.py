@@ -27,12 +27,15 @@ from webapp.runs.services.specs import Recipe
 
 @dataclass(frozen=True)
 class Route:
-    """`args`: names of `Things`; `methods`: what the route takes; `viewer`: those that a viewer may use; `who`: any | person | member."""
+    """`args`: names of `Things`; `methods`: what the route takes; `viewer`: those that a viewer may use; `who`: any | person | member;
+    `own`: it is about a thing of one person, which is not there for others.
+    """
 
     methods: str
     args: tuple[str, ...] = ()
     viewer: str = ""
     who: str = "member"
+    own: bool = False
 
 
 ROUTES: dict[str, Route] = {
@@ -109,8 +112,8 @@ ROUTES: dict[str, Route] = {
     "catalog:delete": Route("POST", ("model",)),
     "runs:list": Route("GET", ("slug",), viewer="GET"),
     "runs:bulk": Route("POST", ("slug",)),
-    "runs:save-view": Route("POST", ("slug",)),
-    "runs:delete-view": Route("POST", ("slug", "view")),
+    "runs:save-view": Route("POST", ("slug",), viewer="POST"),
+    "runs:delete-view": Route("POST", ("slug", "view"), own=True),
     "runs:new": Route("GET POST", ("slug",)),
     "runs:whole": Route("GET POST", ("slug",)),
     "runs:drafts": Route("GET", ("slug",)),
@@ -279,8 +282,8 @@ def test_a_stranger_learns_nothing_not_even_an_administrator(name: str, person: 
 def test_a_viewer_reads_and_changes_nothing(name: str, things: Things) -> None:
     client = things.cast.client(things.cast.vera)
     for method in ROUTES[name].methods.split():
-        # An empty form is refused at its fields, behind the door.
-        expected = (200, 422) if method in ROUTES[name].viewer.split() else (403,)
+        # An empty form is refused at its fields, behind the door, or above the page it came from.
+        expected = (200, 302, 422) if method in ROUTES[name].viewer.split() else (404,) if ROUTES[name].own else (403,)
         assert ask(client, method, things.url(name)).status_code in expected, method
 
 

@@ -65,8 +65,8 @@ def bulk(request: HttpRequest, slug: str) -> HttpResponse:
 
 @require_POST
 def save(request: HttpRequest, slug: str) -> HttpResponse:
-    """Keeps the list whose query string is `back` under the name `name`; `shared` for the team."""
-    team = get_team(request.user, slug, "launch")
+    """Keeps the list whose query string is `back` under the name `name`; `shared` for the team, where the person may launch."""
+    team = get_team(request.user, slug, "view")
     state = ListState.of(QueryDict(request.POST.get("back", "")))
     name, shared = request.POST.get("name", ""), bool(request.POST.get("shared"))
     try:
@@ -80,7 +80,7 @@ def save(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 def forget(request: HttpRequest, slug: str, view_id: UUID) -> HttpResponse:
     """Lets a kept list go; it can be brought back at once."""
-    team = get_team(request.user, slug, "launch")
+    team = get_team(request.user, slug, "view")
     view = delete_view(team=team, user=signed_in(request), view_id=view_id)
     if view is None:
         raise Http404

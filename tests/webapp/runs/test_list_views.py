@@ -318,7 +318,9 @@ def test_a_viewer_compares_and_changes_nothing(bench: Bench) -> None:
     page = viewer.get(list_url(bench)).text
     assert 'value="compare"' in page
     assert 'value="archive"' not in page
-    assert 'id="save-view"' not in page
+    save(viewer, name="mine", back="q=a", shared="1")
+    assert [(view.name, view.shared) for view in SavedView.objects.all()] == [("mine", False)], "a view of one's own changes nothing"
+    assert 'id="view-shared"' not in page
 
 
 # -- views -------------------------------------------------------------------------------------------------------------

@@ -17,11 +17,12 @@ MOST = 20
 
 
 def save_view(*, team: Team, user: User, name: str, state: str, shared: bool) -> SavedView:
-    """Keeps the list with this `state` (`lists.state.ListState.saved`); a view of the person with this name is replaced.
+    """Keeps the list with this `state` (`lists.state.ListState.saved`); a view of the person with this name is replaced. Only who may launch
+    runs can have it `shared`; a viewer's is their own.
 
     Raises `UserError("view_name")` and `UserError("view_limit")`.
     """
-    name = " ".join(name.split())
+    name, shared = " ".join(name.split()), shared and can(user, team, "launch")
     if not name or len(name) > NAME_LENGTH:
         raise UserError("view_name", limit=NAME_LENGTH, where={"field": "name"})
     with transaction.atomic():
