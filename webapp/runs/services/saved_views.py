@@ -17,8 +17,9 @@ MOST = 20
 
 
 def save_view(*, team: Team, user: User, name: str, state: str, shared: bool) -> SavedView:
-    """Keeps the list with this `state` (`lists.state.ListState.saved`); a view of the person with this name is replaced. Only who may launch
-    runs can have it `shared`; a viewer's is their own.
+    """Keeps the list with this `state` (`lists.state.ListState.saved`); a view of the person with this name is replaced.
+
+    Only who may launch runs can have it `shared`; a viewer's is their own.
 
     Raises `UserError("view_name")` and `UserError("view_limit")`.
     """
