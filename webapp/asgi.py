@@ -18,12 +18,12 @@ def _application() -> ProtocolTypeRouter:
     # Django is set up by this call; what is imported after it has models.
     django = get_asgi_application()
     refuse_to_start_unsafe()
-    from channels.auth import AuthMiddlewareStack
+    from channels.sessions import CookieMiddleware, SessionMiddleware
 
     from webapp.accounts.sockets import SignedInSockets
     from webapp.runs.routing import websocket_urlpatterns
 
-    sockets = AuthMiddlewareStack(SignedInSockets(URLRouter(websocket_urlpatterns)))
+    sockets = CookieMiddleware(SessionMiddleware(SignedInSockets(URLRouter(websocket_urlpatterns))))
     return ProtocolTypeRouter({"http": SecureHeaders(BodyLimit(django)), "websocket": SameOrigin(ConnectionLimit(sockets))})
 
 

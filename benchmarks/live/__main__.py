@@ -56,7 +56,7 @@ def _written(rate: float, runs: list[str]) -> Iterator[None]:
         yield
     finally:
         writer.terminate()
-        print(f"written: {writer.communicate(timeout=60)[0].strip()} points a second and run")
+        print(f"written: {writer.communicate(timeout=180)[0].strip()} points a second and run")
 
 
 async def _measure(site: Served, runs: list[str], cookies: list[str], asked: Any) -> int:

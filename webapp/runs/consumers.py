@@ -16,14 +16,12 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import parse_qs
 from uuid import UUID
 
-from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
-from django.http import Http404
 
 from webapp.accounts.models import User
-from webapp.runs.access import get_run
+from webapp.core.together import Together
+from webapp.runs.access import runs_in_sight
 from webapp.runs.archived import archived
 from webapp.runs.stream import BEGINNING, Batch, Cursor, Point, Subscription, batches, shared_reader
 from webapp.runs.watch import Glance, Viewer, first_glance, shared_watcher
@@ -100,15 +98,8 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _admitted(self) -> Viewer | None:
         """The place in the watcher of somebody who may look, with a first glance at the run; None for a stranger."""
-        user = self.scope["user"]
         run_id: UUID = self.scope["url_route"]["kwargs"]["run_id"]
-        session_key = self.scope["session"].session_key
-        if not isinstance(user, User) or not session_key:
-            return None
-        try:
-            return await _in_thread(user, run_id, session_key)
-        except (Http404, PermissionDenied):
-            return None
+        return await _DOOR.ask((self.scope["user"], run_id, self.scope["session"].session_key))
 
     def _asked(self) -> str:
         query = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -241,10 +232,14 @@ class Nothing(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.close(NO_ACCESS)
 
 
-def _enter(user: User, run_id: UUID, session_key: str) -> Viewer:
-    run = get_run(user, run_id, "view")
-    return Viewer(run.pk, run.team_id, user.pk, session_key, first_glance(run))
+def _admit(asked: Sequence[tuple[User, UUID, str]]) -> list[Viewer | None]:
+    runs = runs_in_sight((user, run_id) for user, run_id, _ in asked)
+    glances = {run.pk: first_glance(run) for run in {run.pk: run for run in runs.values()}.values()}
+    seen = [runs.get((user.pk, run_id)) for user, run_id, _ in asked]
+    return [
+        None if run is None else Viewer(run.pk, run.team_id, user.pk, session_key, glances[run.pk])
+        for run, (user, _, session_key) in zip(seen, asked, strict=True)
+    ]
 
 
-# In a thread of its own: the thread that Django shares would do one socket's query after another's.
-_in_thread = database_sync_to_async(_enter, thread_sensitive=False)
+_DOOR = Together(_admit)
