@@ -9,6 +9,7 @@ from django.core.asgi import get_asgi_application
 
 from webapp.core.body_limit import BodyLimit
 from webapp.core.checks import refuse_to_start_unsafe
+from webapp.core.collector import settle
 from webapp.core.middleware import ConnectionLimit, SameOrigin, SecureHeaders
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings.base")
@@ -19,11 +20,15 @@ def _application() -> ProtocolTypeRouter:
     django = get_asgi_application()
     refuse_to_start_unsafe()
     from channels.sessions import CookieMiddleware, SessionMiddleware
+    from django.urls import get_resolver
 
     from webapp.accounts.sockets import SignedInSockets
     from webapp.runs.routing import websocket_urlpatterns
 
     sockets = CookieMiddleware(SessionMiddleware(SignedInSockets(URLRouter(websocket_urlpatterns))))
+    # Loads every view, which the first request would else.
+    _ = get_resolver().url_patterns
+    settle()
     return ProtocolTypeRouter({"http": SecureHeaders(BodyLimit(django)), "websocket": SameOrigin(ConnectionLimit(sockets))})
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from django.template.loader import get_template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from webapp.core import formats
 from webapp.core.templatetags.graft import ago, spark
-from webapp.runs.templatetags.runs import state_tag
+from webapp.runs.templatetags.runs import base_and_tuned, state_tag
 
 # What it writes: the line (`listing.Row`) and the keys of the columns that are shown.
 Cell = Callable[[Any, Collection[str]], str]
@@ -30,8 +29,7 @@ def _method(row: Any, shown: Collection[str]) -> str:
 def _accuracy(row: Any, _shown: Collection[str]) -> str:
     if row.figure is None:
         return formats.NONE
-    words = get_template("runs/_accuracy.html").render({"figure": row.figure})
-    return format_html("<span>{}{}</span>", words, _below(row.figure.name) if row.figure.of_task else "")
+    return format_html("<span>{}{}</span>", base_and_tuned(row.figure), _below(row.figure.name) if row.figure.of_task else "")
 
 
 def _time(row: Any, shown: Collection[str]) -> str:

@@ -8,10 +8,12 @@ from django import template
 from django.forms import BoundField
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 
-from webapp.core.formats import THIN
+from webapp.core.formats import NONE, THIN
 from webapp.core.templatetags.graft import icon
 from webapp.runs.explained import explained
+from webapp.runs.figures import Headline
 from webapp.runs.models import Run
 from webapp.runs.states import LOOK, State
 
@@ -33,6 +35,17 @@ def state_words(run: Run, *, progress: bool) -> str:
     if run.state == State.FAILED and run.failure_code:
         return f"{words}: {run.failure_code}"
     return words
+
+
+@register.simple_tag
+def base_and_tuned(figure: Headline | None) -> str:
+    """The figure before and after the training, an arrow between them; a dash where there is none. Python, since a list asks for many."""
+    if figure is None:
+        return NONE
+    return format_html(
+        '<span class="sr">{} </span>{}{} <span aria-hidden="true">→</span><span class="sr"> {} </span> {}',
+        _("base"), _("chance") + " " if figure.chance else "", figure.base, _("tuned"), figure.tuned,
+    )  # fmt: skip
 
 
 @register.inclusion_tag("runs/_setting.html")
