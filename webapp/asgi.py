@@ -19,13 +19,13 @@ def _application() -> ProtocolTypeRouter:
     # Django is set up by this call; what is imported after it has models.
     django = get_asgi_application()
     refuse_to_start_unsafe()
-    from channels.auth import AuthMiddlewareStack
+    from channels.sessions import CookieMiddleware, SessionMiddleware
     from django.urls import get_resolver
 
     from webapp.accounts.sockets import SignedInSockets
     from webapp.runs.routing import websocket_urlpatterns
 
-    sockets = AuthMiddlewareStack(SignedInSockets(URLRouter(websocket_urlpatterns)))
+    sockets = CookieMiddleware(SessionMiddleware(SignedInSockets(URLRouter(websocket_urlpatterns))))
     # Loads every view, which the first request would else.
     _ = get_resolver().url_patterns
     settle()

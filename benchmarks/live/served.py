@@ -27,7 +27,10 @@ class Served:
         """Starts it and waits until it answers. Raises `TimeoutError`."""
         from webapp.operate.up.commands import web_process
 
-        self.web = subprocess.Popen(web_process(*self.address).command, env={**os.environ, "GRAFT_HOSTS": "127.0.0.1,testserver"})
+        # A line for each socket that opens would stand between the figures.
+        command = (*web_process(*self.address).command, "--log-level", "warning")
+        environment = {**os.environ, "GRAFT_HOSTS": "127.0.0.1,testserver", "GRAFT_LOG_LEVEL": "WARNING"}
+        self.web = subprocess.Popen(command, env=environment)
         due = time.monotonic() + SECONDS_TO_ANSWER
         while time.monotonic() < due:
             try:

@@ -10,8 +10,12 @@ import signal
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from benchmarks.ui.long_run import events
+
+if TYPE_CHECKING:
+    from webapp.runs.ingest import Ingest
 
 # Points reach the file evenly, some every so often.
 BEAT_SECONDS = 0.1
@@ -51,10 +55,12 @@ def main() -> int:
     return 0
 
 
-def _ship(ingest: object, over: threading.Event, seconds: float) -> None:
+def _ship(ingest: Ingest, over: threading.Event, seconds: float) -> None:
+    ingest.start()
     while not over.wait(seconds):
-        ingest.ship()  # type: ignore[attr-defined]
-    ingest.ship()  # type: ignore[attr-defined]
+        ingest.ship()
+    ingest.ship()
+    ingest.close()
 
 
 if __name__ == "__main__":

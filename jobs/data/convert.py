@@ -39,8 +39,11 @@ def conversation(row: Row, column: str) -> list[Message] | Problem:
 def record_warnings(record: Record, row: Row) -> list[Problem]:
     """What is odd about a record but no reason to refuse it: turns in an order that some chat templates do not take."""
     turns = [role for message in record.get("messages", ()) if (role := message["role"]) != "system"]
+    # As nearly all are: in turn, the user first.
+    if turns[0::2].count("user") + turns[1::2].count("assistant") == len(turns):
+        return []
     found: list[Problem] = []
-    if turns and turns[0] != "user":
+    if turns[0] != "user":
         found.append(problem("chat_no_question", row, severity="warning"))
     if twice := next((first for first, second in pairwise(turns) if first == second), None):
         found.append(problem("chat_order", row, severity="warning", role=twice))
@@ -119,17 +122,22 @@ def _turns(value: dict[str, Any], column: str, role_key: str, text_key: str) -> 
         raise BadRowError("field_type", field=column, found=f"{kind_of(cell)} instead of a list of messages")
     if not turns:
         raise BadRowError("text_empty", field=column)
-    return [_plain_turn(turn, role_key, text_key) or _turn(turn, number, role_key, text_key) for number, turn in enumerate(turns, 1)]
+    return _plain_turns(turns, role_key, text_key) or [_turn(turn, number, role_key, text_key) for number, turn in enumerate(turns, 1)]
 
 
-def _plain_turn(turn: Any, role_key: str, text_key: str) -> Message | None:
-    """The message of a turn that is a known role and a text and no more, as most are; None where it must be looked at."""
-    if not isinstance(turn, dict) or len(turn) != 2:
+def _plain_turns(turns: list[Any], role_key: str, text_key: str) -> list[Message] | None:
+    """The messages, where each turn is a known role and a text and no more, as most are; None where they must be looked at one by one."""
+    messages: list[Message] = []
+    try:
+        for turn in turns:
+            role, content = names.ROLES[turn[role_key]], turn[text_key]
+            if len(turn) != 2 or not content or content.isspace():
+                return None
+            messages.append({"role": role, "content": content if content.isascii() and "\x00" not in content else whole(content)})
+    except (LookupError, TypeError, AttributeError):
+        # A turn that is no object, a role that is unknown or no text, a content that is no text.
         return None
-    role, content = turn.get(role_key), turn.get(text_key)
-    if not isinstance(role, str) or role not in names.ROLES or not isinstance(content, str) or not content.strip():
-        return None
-    return {"role": names.ROLES[role], "content": whole(content)}
+    return messages
 
 
 def _turn(turn: Any, number: int, role_key: str, text_key: str) -> Message:

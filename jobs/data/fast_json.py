@@ -16,13 +16,13 @@ _DECODE = msgspec.json.Decoder().decode
 _ENCODE = msgspec.json.Encoder().encode
 _DIGIT = re.compile("[0-9]")
 _ENDLESS = re.compile(f"[0-9]{{{LONGEST_INTEGER + 1}}}")
-# A zero character, and a quotation mark that is not written as one, so that the marks could not be counted.
-_UNUSUAL = ("\\u0000", "\\u0022")
+# A quotation mark that is not written as one, so that the marks could not be counted.
+_ZERO, _QUOTATION = "\\u0000", "\\u0022"
 
 
 def decode(text: str) -> dict[str, Any] | None:
     """The object that `text` is; None where it is none, is refused, or is not usual enough to be judged here."""
-    if "\\" in text and any(escape in text for escape in _UNUSUAL):
+    if "\\" in text and (_ZERO in text or _QUOTATION in text):
         return None
     try:
         value = _DECODE(text)

@@ -64,15 +64,19 @@ class Statistics:
         self.rows += 1
         self.hashes.append(hash(encoded) & _64_BITS)
         self.lines.append(line)
-        messages, shown = record.get("messages"), task_rows.parts(record)
-        if shown is not None:
+        messages = record.get("messages")
+        if messages is not None:
+            characters = answers = 0
+            for turn in messages:
+                characters += (length := len(turn["content"]))
+                if turn["role"] == "assistant":
+                    answers += length
+            self.characters.append(characters)
+            self.answers.append(answers)
+            self.turns.append(len(messages))
+        elif (shown := task_rows.parts(record)) is not None:
             self.characters.append(sum(len(part["content"]) for part in shown))
             self.answers.append(sum(len(part["content"]) for part in shown if part["trained"]))
-        elif messages is not None:
-            lengths = [len(turn["content"]) for turn in messages]
-            self.characters.append(sum(lengths))
-            self.answers.append(sum([length for length, turn in zip(lengths, messages, strict=True) if turn["role"] == "assistant"]))
-            self.turns.append(len(messages))
         elif "text" in record:
             self.characters.append(len(record["text"]))
         else:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from django.db import connection
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import WebSocketException
 
 from tests.faults.figures import record
 from tests.flow.site import Site
@@ -34,7 +34,7 @@ class Reader(threading.Thread):
         while not self.over.is_set():
             try:
                 page = self._web.page(self._run, self._cookie, after=self.cursor)
-            except (OSError, InvalidHandshake, TimeoutError):
+            except (OSError, WebSocketException):
                 time.sleep(0.2)
                 continue
             self.opened += 1

@@ -11,7 +11,9 @@ import time
 from collections import deque
 
 import h11
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 # From the connection, or from the first byte of a further request, to the end of the headers.
@@ -94,3 +96,12 @@ class PatientSocket(_Patient, WebSocketsSansIOProtocol):
             self.transport.abort()
         else:
             super().handle_ping()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """As ASGI has it: who sends to a socket that is closed already (by a ping without an answer, too) gets an `OSError`, where uvicorn
+        takes it for a mistake of ours.
+        """
+        await self.writable.wait()
+        if self.handshake_complete and self.close_sent:
+            raise ClientDisconnected
+        await super().send(message)

@@ -1,9 +1,9 @@
 """The socket of a run's page: status, then every event after the client's cursor, in order, none lost, none twice.
 
-An event reaches the client by whichever way is first: the archive (rows), the stream's past (XRANGE), the shared live reader. The rule
-that keeps them straight: an event at or before the cursor is dropped; one that follows it directly is sent; any other shows a hole, and
-the archive is read until it has reached that event. The watcher says how far the archive is, so that a stream that was flushed, or a
-Redis that lost its last second or is down, costs a second of delay and no point.
+An event reaches the client by whichever way has it: the newest of the run, which all of its sockets share in memory (`stream.Recent`), or
+else the archive (rows) and the stream's past (XRANGE). The rule that keeps them straight: only what follows the cursor directly is sent;
+where the newest does not, there is a hole, and the archive is read until it has reached that event. The watcher says how far the archive
+is, so that a stream that was flushed, or a Redis that lost its last second or is down, costs a second of delay and no point.
 """
 
 from __future__ import annotations
@@ -12,28 +12,22 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import ParamSpec, TypeVar
+from collections.abc import Iterable, Sequence
 from urllib.parse import parse_qs
 from uuid import UUID
 
-from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
-from django.db.models import Q
-from django.http import Http404
 
 from webapp.accounts.models import User
-from webapp.runs.access import get_run
-from webapp.runs.models import Record
-from webapp.runs.stream import BEGINNING, Cursor, Point, Subscription, point, shared_reader
+from webapp.core.together import Together
+from webapp.runs.access import runs_in_sight
+from webapp.runs.archived import archived
+from webapp.runs.stream import BEGINNING, Batch, Cursor, Point, Subscription, batches, shared_reader
 from webapp.runs.watch import Glance, Viewer, first_glance, shared_watcher
 from webapp.settings.env import ENV
 
 log = logging.getLogger(__name__)
-P = ParamSpec("P")
-R = TypeVar("R")
 
 BAD_CURSOR = 4400
 NO_ACCESS = 4404
@@ -41,9 +35,9 @@ TOO_SLOW = 4408
 TOO_MANY = 4429
 INTERNAL = 1011
 
-BATCH_SECONDS = 0.2
+# Where no event comes, a socket looks so often whether the run has changed, or who looks on may no longer.
+LOOK_SECONDS = 0.3
 BEAT_SECONDS = 5.0
-CHUNK_EVENTS = 500
 MESSAGES_PER_SECOND = 20
 SEND_SECONDS = 15.0
 CLOSE_SECONDS = 5.0
@@ -104,15 +98,8 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _admitted(self) -> Viewer | None:
         """The place in the watcher of somebody who may look, with a first glance at the run; None for a stranger."""
-        user = self.scope["user"]
         run_id: UUID = self.scope["url_route"]["kwargs"]["run_id"]
-        session_key = self.scope["session"].session_key
-        if not isinstance(user, User) or not session_key:
-            return None
-        try:
-            return await _in_thread(_enter)(user, run_id, session_key)
-        except (Http404, PermissionDenied):
-            return None
+        return await _DOOR.ask((self.scope["user"], run_id, self.scope["session"].session_key))
 
     def _asked(self) -> str:
         query = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -123,7 +110,7 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _serve(self) -> None:
         reader, subscription, code = shared_reader(), None, INTERNAL
         try:
-            # First the subscription, then the past: nothing falls between the two.
+            # First the subscription, then the archive: nothing falls between the two.
             subscription = await reader.follow(self._viewer.run_id)
             code = await self._stream(subscription)
         except TimeoutError:
@@ -141,20 +128,20 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _stream(self, subscription: Subscription) -> int:
         """Sends until something ends it; gives the close code."""
-        self._goal = self._cursor
+        self._recent = subscription.recent
         self._shown: Glance | None = None
         self._shown_at = self._mended_at = self._beat_at = 0.0
         await self._status()
-        await self._from_archive()
-        await self._from_backlog()
+        await self._from_recent()
+        # Nothing is missing where the newest of the stream was reached; of a stream that was flushed that is not known.
+        if self._cursor != self._recent.newest or self._cursor == BEGINNING:
+            await self._from_archive()
         while not self._viewer.revoked:
-            if subscription.overflowed:
-                return TOO_SLOW
             await self._status()
-            await self._in_order(subscription.take())
+            await self._from_recent()
             await self._mend()
             await self._beat()
-            await asyncio.sleep(BATCH_SECONDS)
+            await subscription.arrival(LOOK_SECONDS)
         return NO_ACCESS
 
     async def _status(self) -> None:
@@ -170,23 +157,14 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self._beat_at = time.monotonic() + BEAT_SECONDS
             await self._text(f'{{"type":"beat","t":{time.time():.3f}}}')
 
-    async def _in_order(self, arrived: Sequence[Point]) -> None:
-        """Sends those that follow the cursor without a hole. At a hole it stops, and the last of them becomes the archive's goal."""
-        ready: list[Point] = []
-        last = self._cursor
-        for item in arrived:
-            if last.precedes(item.cursor):
-                ready.append(item)
-                last = item.cursor
-            elif item.cursor > last:
-                self._goal = max(self._goal, arrived[-1].cursor)
-                break
-        await self._events(ready)
+    async def _from_recent(self) -> None:
+        """Sends what follows the cursor in the newest of the run, until there is no more, or a hole."""
+        while ready := self._recent.after(self._cursor):
+            await self._events(ready)
 
     async def _mend(self) -> None:
-        """Reads the archive where the wire has left a hole, or has not brought what the archive has had for a while."""
-        now = time.monotonic()
-        goal = self._goal
+        """Reads the archive where the newest shows a hole, or lacks what the archive has had for a while."""
+        now, goal = time.monotonic(), self._recent.newest
         if self._shown is not None and now - self._shown_at >= WIRE_LAG_SECONDS:
             goal = max(goal, self._shown.archived)
         if self._cursor < goal and now - self._mended_at >= MEND_SECONDS:
@@ -194,29 +172,33 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self._from_archive()
 
     async def _from_archive(self) -> None:
-        rows = [Point(self._cursor, "")] * CHUNK_EVENTS
-        while len(rows) == CHUNK_EVENTS and not self._viewer.revoked:
+        """Sends what the archive has after the cursor, then what the stream has had before the newest of it, then that."""
+        more = True
+        while more and not self._viewer.revoked:
             try:
-                rows = await _in_thread(_records)(self._viewer.run_id, self._cursor)
+                found, more = await archived(self._viewer.run_id, self._cursor)
             except DatabaseError as failure:
                 log.warning("The archive is away, the page waits for it: %s", failure)
-                return
-            await self._events(rows)
-
-    async def _from_backlog(self) -> None:
+                break
+            await self._events(found)
         before = None
-        while self._cursor != before and not self._viewer.revoked:
+        while self._cursor != before and self._cursor < self._recent.newest and not self._recent.after(self._cursor):
             before = self._cursor
-            await self._in_order(await shared_reader().backlog(self._viewer.run_id, before))
+            await self._following(await shared_reader().backlog(self._viewer.run_id, before))
+        await self._from_recent()
+
+    async def _following(self, points: Sequence[Point]) -> None:
+        for batch in batches(points):
+            if not self._cursor.precedes(batch.first):
+                return
+            await self._events([batch])
 
     # -- frames -------------------------------------------------------------------------------------------------------
 
-    async def _events(self, points: Sequence[Point]) -> None:
-        for start in range(0, len(points), CHUNK_EVENTS):
-            part = points[start : start + CHUNK_EVENTS]
-            texts = ",".join(item.text for item in part)
-            await self._text(f'{{"type":"events","cursor":"{part[-1].cursor}","events":[{texts}]}}')
-            self._cursor = part[-1].cursor
+    async def _events(self, found: Iterable[Batch]) -> None:
+        for batch in found:
+            await self._text(batch.frame)
+            self._cursor = batch.last
 
     async def _text(self, text: str) -> None:
         # A client that does not read blocks the send; its queue is bounded, and so is our patience.
@@ -236,6 +218,8 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         except TimeoutError:
             # It does not read; the server's own ping gives it up.
             log.info("A client that does not read was left")
+        except OSError:
+            log.debug("There is nobody left to close it for")
 
 
 class Nothing(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -248,20 +232,14 @@ class Nothing(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.close(NO_ACCESS)
 
 
-def _in_thread(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
-    """Database work off the loop, in a thread of its own: the thread that Django shares would do one socket's query after another's."""
-    wrapped: Callable[P, Awaitable[R]] = database_sync_to_async(function, thread_sensitive=False)
-    return wrapped
+def _admit(asked: Sequence[tuple[User, UUID, str]]) -> list[Viewer | None]:
+    runs = runs_in_sight((user, run_id) for user, run_id, _ in asked)
+    glances = {run.pk: first_glance(run) for run in {run.pk: run for run in runs.values()}.values()}
+    seen = [runs.get((user.pk, run_id)) for user, run_id, _ in asked]
+    return [
+        None if run is None else Viewer(run.pk, run.team_id, user.pk, session_key, glances[run.pk])
+        for run, (user, _, session_key) in zip(seen, asked, strict=True)
+    ]
 
 
-def _enter(user: User, run_id: UUID, session_key: str) -> Viewer:
-    run = get_run(user, run_id, "view")
-    return Viewer(run.pk, run.team_id, user.pk, session_key, first_glance(run))
-
-
-def _records(run_id: UUID, after: Cursor) -> list[Point]:
-    """The next 500 records after a cursor."""
-    later = Q(attempt=after.attempt, seq__gt=after.seq) | Q(attempt__gt=after.attempt)
-    rows = Record.objects.filter(later, run=run_id).order_by("attempt", "seq")
-    values = rows.values_list("attempt", "seq", "at", "kind", "data")[:CHUNK_EVENTS]
-    return [point(Cursor(attempt, seq), at, kind, data) for attempt, seq, at, kind, data in values]
+_DOOR = Together(_admit)

@@ -11,12 +11,15 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
+import msgspec
 from redis import RedisError
 
 from webapp.core.redis import BLOCK_SECONDS, async_client
@@ -24,7 +27,13 @@ from webapp.runs.keys import stream_key
 
 log = logging.getLogger(__name__)
 
-QUEUE_EVENTS = 2000
+# One frame holds no more events.
+FRAME_EVENTS = 500
+# What is kept in memory of a run that somebody follows: as much of its newest as comes while a restarted server's pages find back.
+RECENT_EVENTS = 1000
+RECENT_CHARACTERS = 1_000_000
+# Streams are read so often at most: what comes in between is one frame for each run, whoever looks on.
+READ_SECONDS = 0.1
 _READ_EVENTS = 500
 _RETRY_SECONDS = 0.5
 _CURSOR = re.compile(r"\d{1,15}-\d{1,15}", re.ASCII)
@@ -49,7 +58,7 @@ class Cursor(NamedTuple):
 
     def precedes(self, other: Cursor) -> bool:
         """Whether nothing can lie between this event and `other`; across attempts that cannot be known from the numbers."""
-        return other.attempt == self.attempt and other.seq == self.seq + 1
+        return other.seq == self.seq + 1 and (other.attempt == self.attempt or (self == BEGINNING and other.attempt == 1))
 
 
 BEGINNING = Cursor(0, 0)
@@ -62,31 +71,122 @@ class Point(NamedTuple):
     text: str
 
 
-def point(cursor: Cursor, t: float, kind: str, data: dict[str, Any]) -> Point:
-    """The event as browsers get it: `{"attempt", "seq", "t", "kind", "data"}`."""
-    body = {"attempt": cursor.attempt, "seq": cursor.seq, "t": t, "kind": kind, "data": data}
-    return Point(cursor, json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+def point(cursor: Cursor, t: float, kind: str, data: str) -> Point:
+    """The event as browsers get it: `{"attempt", "seq", "t", "kind", "data"}`. `data` is JSON already, and passed on as it stands."""
+    head = f'{{"attempt":{cursor.attempt},"seq":{cursor.seq},"t":{t!r},"kind":{json.dumps(kind)}'
+    return Point(cursor, f'{head},"data":{data}}}')
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
+class Batch:
+    """Events of one attempt that follow each other without a hole, `FRAME_EVENTS` at most; their frame is made once for all sockets."""
+
+    first: Cursor
+    texts: tuple[str, ...]
+
+    @property
+    def last(self) -> Cursor:
+        """The place of its last event."""
+        return Cursor(self.first.attempt, self.first.seq + len(self.texts) - 1)
+
+    @cached_property
+    def frame(self) -> str:
+        """The message that sockets send: `{"type": "events", "cursor", "events"}`."""
+        return f'{{"type":"events","cursor":"{self.last}","events":[{",".join(self.texts)}]}}'
+
+    def after(self, cursor: Cursor) -> Batch:
+        """What of it comes after a cursor that lies within it or before it."""
+        seen = cursor.seq - self.first.seq + 1 if cursor >= self.first else 0
+        return Batch(Cursor(self.first.attempt, self.first.seq + seen), self.texts[seen:]) if seen else self
+
+
+def batches(points: Sequence[Point]) -> list[Batch]:
+    """Cuts events, in order, where something may be missing between two of them, and where a frame is full."""
+    found, start = [], 0
+    for end in range(1, len(points) + 1):
+        if end == len(points) or end - start == FRAME_EVENTS or not points[end - 1].cursor.precedes(points[end].cursor):
+            found.append(Batch(points[start].cursor, tuple(item.text for item in points[start:end])))
+            start = end
+    return found
+
+
+def joined(found: Sequence[Batch]) -> list[Batch]:
+    """The same events in as few batches as may be: who has fallen behind is sent few large frames."""
+    whole: list[Batch] = []
+    for batch in found:
+        before = whole[-1] if whole else None
+        if before and before.last.precedes(batch.first) and len(before.texts) + len(batch.texts) <= FRAME_EVENTS:
+            whole[-1] = Batch(before.first, before.texts + batch.texts)
+        else:
+            whole.append(batch)
+    return whole
+
+
+class Recent:
+    """The newest of a run, as all of its sockets read it, and who waits for more."""
+
+    def __init__(self) -> None:
+        self.newest = BEGINNING
+        self.last = "$"
+        self.followers: set[Subscription] = set()
+        self.loaded: asyncio.Task[None] | None = None
+        self._held: deque[Batch] = deque()
+        self._characters = 0
+
+    def add(self, points: Sequence[Point]) -> None:
+        """Takes in what has come, in order, and wakes who waits; lets go of the oldest where there is too much."""
+        for batch in batches(points):
+            self._held.append(batch)
+            self._characters += len(batch.frame)
+        if points:
+            self.newest = points[-1].cursor
+        while self._characters > RECENT_CHARACTERS and len(self._held) > 1:
+            self._characters -= len(self._held.popleft().frame)
+        for follower in self.followers:
+            follower.wake()
+
+    def after(self, cursor: Cursor) -> list[Batch]:
+        """What follows the cursor without a hole; nothing where the next event is not here."""
+        found: list[Batch] = []
+        for batch in reversed(self._held):
+            if batch.last <= cursor:
+                break
+            found.append(batch.after(cursor))
+        ready: list[Batch] = []
+        for batch in reversed(found):
+            if not cursor.precedes(batch.first):
+                break
+            ready.append(batch)
+            cursor = batch.last
+        return ready if len(ready) < 2 else joined(ready)
+
+
 class Subscription:
-    """One client's place at the reader: a bounded queue, and whether it has overflowed (the client must then come back)."""
+    """One client's place at the reader. It holds no events: what it has not sent yet is found by its cursor (`recent`)."""
 
-    run_id: UUID
-    queue: asyncio.Queue[Point] = field(default_factory=lambda: asyncio.Queue(QUEUE_EVENTS))
-    overflowed: bool = False
+    def __init__(self, run_id: UUID, recent: Recent) -> None:
+        self.run_id, self.recent = run_id, recent
+        self._fresh = True
+        self._waiting: asyncio.Future[None] | None = None
 
-    def put(self, arrived: Iterable[Point]) -> None:
-        """Queues events; the first that finds no room marks the subscription instead."""
-        try:
-            for item in arrived:
-                self.queue.put_nowait(item)
-        except asyncio.QueueFull:
-            self.overflowed = True
+    def wake(self) -> None:
+        """Something has come."""
+        self._fresh = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
-    def take(self) -> list[Point]:
-        """All that has arrived since the last call."""
-        return [self.queue.get_nowait() for _ in range(self.queue.qsize())]
+    async def arrival(self, seconds: float) -> None:
+        """Returns when something has come since the last call, or after so many seconds."""
+        if not self._fresh:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            due = loop.call_later(seconds, self.wake)
+            try:
+                await self._waiting
+            finally:
+                due.cancel()
+                self._waiting = None
+        self._fresh = False
 
 
 class StreamReader:
@@ -98,37 +198,32 @@ class StreamReader:
 
     def __init__(self) -> None:
         self._redis = async_client()
-        self._followers: dict[UUID, set[Subscription]] = {}
-        self._last: dict[UUID, str] = {}
+        self._runs: dict[UUID, Recent] = {}
         self._task: asyncio.Task[None] | None = None
         self._read: asyncio.Task[Any] | None = None
         self._silent = False
 
     async def follow(self, run_id: UUID) -> Subscription:
-        """A subscription to what is shipped from now on. What came before is read by `backlog`, after this call, so that nothing falls
-        between the two.
-        """
-        subscription = Subscription(run_id)
-        followers = self._followers.setdefault(run_id, set())
-        followers.add(subscription)
-        if run_id not in self._last:
-            try:
-                newest = await self._newest(run_id)
-            except asyncio.CancelledError:
-                self.leave(subscription)
-                raise
-            self._last.setdefault(run_id, newest)
-            self._restart()
+        """A subscription to a run: to the newest that its stream holds, and to what is shipped from now on."""
+        recent = self._runs.setdefault(run_id, Recent())
+        subscription = Subscription(run_id, recent)
+        recent.followers.add(subscription)
+        if recent.loaded is None:
+            recent.loaded = asyncio.get_running_loop().create_task(self._load(run_id, recent), name=f"stream-past-{run_id}")
+        try:
+            # However many pages of a run come at once, its past is read once; who leaves meanwhile does not end the others' reading.
+            await asyncio.shield(recent.loaded)
+        except asyncio.CancelledError:
+            self.leave(subscription)
+            raise
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
         """Ends a subscription; the last one of a run ends the reading of its stream."""
-        followers = self._followers.get(subscription.run_id, set())
-        followers.discard(subscription)
-        if not followers:
-            self._followers.pop(subscription.run_id, None)
-            self._last.pop(subscription.run_id, None)
-        if not self._followers and self._task is not None:
+        subscription.recent.followers.discard(subscription)
+        if not subscription.recent.followers and self._runs.get(subscription.run_id) is subscription.recent:
+            del self._runs[subscription.run_id]
+        if not self._runs and self._task is not None:
             self._task.cancel()
             self._task = None
 
@@ -141,14 +236,17 @@ class StreamReader:
             return []
         return _points(entries)
 
-    async def _newest(self, run_id: UUID) -> str:
+    async def _load(self, run_id: UUID, recent: Recent) -> None:
+        """Takes in the newest of a stream, and has the reader go on from there."""
         try:
-            entries: Any = await self._redis.xrevrange(stream_key(run_id), count=1)
+            entries: Any = await self._redis.xrevrange(stream_key(run_id), count=RECENT_EVENTS)
         except (RedisError, OSError) as failure:
             # What comes next, then: the hole before it is seen by its number, and filled from the archive.
             self._say(failure)
-            return "$"
-        return str(entries[0][0].decode()) if entries else str(BEGINNING)
+        else:
+            recent.last = entries[0][0].decode() if entries else str(BEGINNING)
+            recent.add(_points(entries[::-1]))
+        self._restart()
 
     def _restart(self) -> None:
         """Has the reader look at a changed list of runs: the read in flight is given up, which costs a reconnect and loses nothing."""
@@ -158,16 +256,17 @@ class StreamReader:
             self._read.cancel()
 
     async def _run(self) -> None:
-        while self._followers:
+        while self._runs:
             try:
                 await self._read_once()
                 self._silent = False
+                await asyncio.sleep(READ_SECONDS)
             except (RedisError, OSError) as failure:
                 self._say(failure)
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _read_once(self) -> None:
-        wanted = {stream_key(run_id): last for run_id, last in self._last.items()}
+        wanted = {stream_key(run_id): recent.last for run_id, recent in self._runs.items() if recent.loaded and recent.loaded.done()}
         if not wanted:
             await asyncio.sleep(_RETRY_SECONDS)
             return
@@ -187,12 +286,11 @@ class StreamReader:
         return await self._redis.xread(wanted, count=_READ_EVENTS, block=int(BLOCK_SECONDS * 1000))  # type: ignore[arg-type]
 
     def _deliver(self, run_id: UUID, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
-        if run_id not in self._last or not entries:
+        recent = self._runs.get(run_id)
+        if recent is None or not entries:
             return
-        self._last[run_id] = entries[-1][0].decode()
-        arrived = _points(entries)
-        for subscription in self._followers.get(run_id, ()):
-            subscription.put(arrived)
+        recent.last = entries[-1][0].decode()
+        recent.add(_points(entries))
 
     def _say(self, failure: Exception) -> None:
         if not self._silent:
@@ -200,13 +298,24 @@ class StreamReader:
         self._silent = True
 
 
-def _points(entries: list[tuple[bytes, dict[bytes, bytes]]]) -> list[Point]:
+class _Wired(msgspec.Struct):
+    """What of a stream entry browsers get; its data is passed on as it is written."""
+
+    t: float
+    kind: str
+    data: msgspec.Raw
+
+
+_WIRED = msgspec.json.Decoder(_Wired)
+
+
+def _points(entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[Point]:
     """Stream entries as points. An entry that is no event is skipped: the archive has what the engine wrote."""
     found = []
     for name, fields in entries:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            event = json.loads(fields[b"e"])
-            found.append(point(Cursor.parse(name.decode()), event["t"], event["kind"], event["data"]))
+        with contextlib.suppress(ValueError, KeyError, TypeError, msgspec.MsgspecError):
+            cursor, event = Cursor.parse(name.decode()), _WIRED.decode(fields[b"e"])
+            found.append(point(cursor, event.t, event.kind, bytes(event.data).decode()))
     return found
 
 

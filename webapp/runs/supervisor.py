@@ -34,7 +34,6 @@ from webapp.settings.env import ENV
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.1
-# With the socket's batches and the page's drawing, a point is on the page within a second.
 SHIP_SECONDS = 0.35
 # Where a stopped run goes, by what people want of it when it has stopped.
 _REST: dict[Desired, State] = {
@@ -62,7 +61,6 @@ class Supervisor:
     ) -> None:
         self._run, self._owner, self._shutdown = run, owner, shutdown
         self._child = RunChild(run.attempt_folder(run.attempt), kind=Kind(run.kind), command=command, standby=standby)
-        self._ingest = Ingest(run, self._child.events)
         self._state = State.STARTING
         self._asked: Asked = ""
         self._kill_at = float("inf")
@@ -73,11 +71,13 @@ class Supervisor:
         self._beat_at = self._looked_at = self._shipped_at = self._heard_at = now
         self._heard_bytes = 0
         self._fence = Fence(self._child.kill, renewed_at=now, leash=self._child.leash)
+        self._ingest = Ingest(run, self._child.events, held=lambda: not self._fence.fired)
         self._pace = Pace()
 
     def run(self) -> None:
         """Trains until the run has ended, rests, or is no longer ours. Whatever happens, no process of it is left."""
         self._fence.start()
+        self._ingest.start()
         try:
             self._start()
             while self._child.exit_code is None:

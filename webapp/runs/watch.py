@@ -8,21 +8,18 @@ import asyncio
 import json
 import logging
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from channels.db import database_sync_to_async
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-from django.contrib.sessions.models import Session
 from django.db import DatabaseError
 from django.db.models import OuterRef, Subquery
-from django.utils import timezone
-from django.utils.crypto import constant_time_compare
 
 from webapp.accounts.access import in_force
 from webapp.accounts.models import Membership, User
+from webapp.accounts.sockets import people
 from webapp.runs.models import Record, Run
 from webapp.runs.order import places
 from webapp.runs.services.status import status
@@ -70,7 +67,7 @@ class _Round:
 
     glances: dict[UUID, Glance]
     members: dict[tuple[UUID, UUID], User]
-    sessions: dict[str, dict[str, str]] | None = field(default=None)
+    sessions: dict[str, User] | None
 
 
 class Watcher:
@@ -124,7 +121,7 @@ class Watcher:
         glances = self._runs({viewer.run_id for viewer in viewers})
         members = _members({viewer.user_id for viewer in viewers}, {viewer.team_id for viewer in viewers})
         keys = {viewer.session_key for viewer in viewers}
-        return _Round(glances, members, _sessions(keys) if with_sessions else None)
+        return _Round(glances, members, people(keys) if with_sessions else None)
 
     def _runs(self, run_ids: set[UUID]) -> dict[UUID, Glance]:
         newest = Record.objects.filter(run=OuterRef("pk")).order_by("-attempt", "-seq")
@@ -154,24 +151,12 @@ def _members(user_ids: Iterable[UUID], team_ids: Iterable[UUID]) -> dict[tuple[U
     return {(row.user_id, row.team_id): row.user for row in rows}
 
 
-def _sessions(keys: Iterable[str]) -> dict[str, dict[str, str]]:
-    rows = Session.objects.filter(session_key__in=keys, expire_date__gt=timezone.now())
-    return {row.session_key: row.get_decoded() for row in rows}
-
-
 def _may_look(viewer: Viewer, found: _Round) -> bool:
     user = found.members.get((viewer.user_id, viewer.team_id))
-    if user is None:
-        return False
-    if found.sessions is None:
-        return True
-    session = found.sessions.get(viewer.session_key, {})
-    # A new password ends the sessions that were opened with the old one, as Django does for pages.
-    return (
-        session.get(SESSION_KEY) == str(user.pk)
-        and BACKEND_SESSION_KEY in session
-        and constant_time_compare(session.get(HASH_SESSION_KEY, ""), user.get_session_auth_hash())
-    )
+    if user is None or found.sessions is None:
+        return user is not None
+    signed_in = found.sessions.get(viewer.session_key)
+    return signed_in is not None and signed_in.pk == user.pk
 
 
 _WATCHERS: WeakKeyDictionary[asyncio.AbstractEventLoop, Watcher] = WeakKeyDictionary()

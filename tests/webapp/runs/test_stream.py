@@ -12,7 +12,7 @@ import pytest
 
 from tests.flow.site import Site
 from webapp.runs.keys import stream_key
-from webapp.runs.stream import BEGINNING, QUEUE_EVENTS, Cursor, StreamReader, Subscription, point
+from webapp.runs.stream import BEGINNING, FRAME_EVENTS, RECENT_EVENTS, Batch, Cursor, Point, Recent, StreamReader, Subscription, batches
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 async def reader(site: Site) -> AsyncIterator[StreamReader]:
     made = StreamReader()
     yield made
-    for subscription in [each for followers in made._followers.values() for each in followers]:
+    for subscription in [each for recent in made._runs.values() for each in recent.followers]:
         made.leave(subscription)
     await made._redis.aclose()
 
@@ -34,14 +34,24 @@ def add(site: Site, run_id: UUID, first: int, last: int, attempt: int = 1) -> No
     pipeline.execute()
 
 
-async def arrive(subscription: Subscription, last: str, seconds: float = 10) -> list[str]:
-    """The cursors of all that arrives until `last`."""
-    found: list[str] = []
+def numbers(found: list[Batch]) -> list[str]:
+    return [f"{batch.first.attempt}-{batch.first.seq + place}" for batch in found for place in range(len(batch.texts))]
+
+
+async def arrive(subscription: Subscription, last: str, after: str = "0-0", seconds: float = 10) -> list[str]:
+    """The places of all that arrives after a cursor until `last`, as a socket takes it."""
+    found, cursor = list[str](), Cursor.parse(after)
     async with asyncio.timeout(seconds):
-        while not found or found[-1] != last:
-            found += [str(item.cursor) for item in subscription.take()]
-            await asyncio.sleep(0.02)
+        while str(cursor) != last:
+            for batch in subscription.recent.after(cursor):
+                found += numbers([batch])
+                cursor = batch.last
+            await subscription.arrival(1)
     return found
+
+
+def points(attempt: int, first: int, last: int, text: str = "{}") -> list[Point]:
+    return [Point(Cursor(attempt, seq), text) for seq in range(first, last + 1)]
 
 
 def test_a_cursor_is_read_or_refused() -> None:
@@ -50,37 +60,79 @@ def test_a_cursor_is_read_or_refused() -> None:
     assert Cursor(1, 99) < Cursor(2, 1) < Cursor(2, 10)
     assert Cursor(2, 1).precedes(Cursor(2, 2))
     assert not Cursor(1, 5).precedes(Cursor(2, 1))
+    assert BEGINNING.precedes(Cursor(1, 1))
+    assert not BEGINNING.precedes(Cursor(2, 1))
     for wrong in ("", "1", "-1", "1-", "1-2 ", "1-2\n", "1" * 16 + "-1", "$", "٣-١", "+1-2"):
         with pytest.raises(ValueError, match="not a cursor"):
             Cursor.parse(wrong)
 
 
-def test_a_full_queue_marks_the_client_and_keeps_what_it_has() -> None:
-    subscription = Subscription(uuid4())
-    subscription.put(point(Cursor(1, seq), 0.0, "step", {}) for seq in range(1, QUEUE_EVENTS + 1))
-    assert not subscription.overflowed
+def test_events_are_cut_at_holes_and_where_a_frame_is_full() -> None:
+    found = batches([*points(1, 1, FRAME_EVENTS + 3), *points(1, 600, 601), *points(2, 1, 2)])
+    assert [(str(batch.first), str(batch.last)) for batch in found] == [
+        ("1-1", f"1-{FRAME_EVENTS}"), (f"1-{FRAME_EVENTS + 1}", f"1-{FRAME_EVENTS + 3}"), ("1-600", "1-601"), ("2-1", "2-2"),
+    ]  # fmt: skip
+    assert batches([]) == []
+    assert json.loads(found[2].frame) == {"type": "events", "cursor": "1-601", "events": [{}, {}]}
 
-    subscription.put([point(Cursor(1, QUEUE_EVENTS + 1), 0.0, "step", {})])
 
-    assert subscription.overflowed
-    assert len(subscription.take()) == QUEUE_EVENTS
+def test_what_follows_a_cursor_without_a_hole_is_sent_in_few_frames() -> None:
+    recent = Recent()
+    for first in (11, 21, 31):
+        recent.add(points(1, first, first + 9))
+    recent.add(points(1, 51, 60))
+
+    assert recent.newest == Cursor(1, 60)
+    assert [(str(batch.first), str(batch.last)) for batch in recent.after(Cursor(1, 14))] == [("1-15", "1-40")]
+    assert [(str(batch.first), str(batch.last)) for batch in recent.after(Cursor(1, 10))] == [("1-11", "1-40")]
+    # Before what is held, at the hole, and at the end there is nothing to send from here.
+    assert [recent.after(cursor) for cursor in (BEGINNING, Cursor(1, 9), Cursor(1, 40), Cursor(1, 60), Cursor(2, 3))] == [[]] * 5
+    assert numbers(recent.after(Cursor(1, 50))) == [f"1-{seq}" for seq in range(51, 61)]
+
+
+def test_the_frame_of_a_batch_is_made_once_for_all_sockets() -> None:
+    recent = Recent()
+    recent.add(points(1, 1, 10))
+    recent.add(points(1, 11, 20))
+    (one,), (other,) = recent.after(Cursor(1, 10)), recent.after(Cursor(1, 10))
+    assert one.frame is other.frame
+
+
+def test_the_oldest_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webapp.runs.stream.RECENT_CHARACTERS", 1000)
+    recent = Recent()
+    for first in range(1, 401, 10):
+        recent.add(points(1, first, first + 9, text='"some text"'))
+    assert recent.after(Cursor(1, 300)) == []
+    assert numbers(recent.after(Cursor(1, 380))) == [f"1-{seq}" for seq in range(381, 401)]
+    # One that is larger than all that may be held is still held until the next.
+    recent.add(points(1, 401, 401, text="x" * 2000))
+    assert numbers(recent.after(Cursor(1, 400))) == ["1-401"]
 
 
 async def test_everybody_gets_what_comes_after_they_follow(site: Site, reader: StreamReader) -> None:
     runs = [uuid4() for _ in range(3)]
     for run_id in runs:
         add(site, run_id, 1, 10)
-    clients = [(run_id, await reader.follow(run_id)) for run_id in runs for _ in range(50)]
+    clients = await asyncio.gather(*(reader.follow(run_id) for run_id in runs for _ in range(50)))
 
     for run_id in runs:
         add(site, run_id, 11, 40)
-    for _run_id, client in clients:
-        assert await arrive(client, "1-40") == [f"1-{seq}" for seq in range(11, 41)]
+    for client in clients:
+        assert await arrive(client, "1-40", after="1-7") == [f"1-{seq}" for seq in range(8, 41)]
 
     assert [str(item.cursor) for item in await reader.backlog(runs[0], BEGINNING)] == [f"1-{seq}" for seq in range(1, 41)]
     assert [str(item.cursor) for item in await reader.backlog(runs[0], Cursor(1, 38))] == ["1-39", "1-40"]
     text = (await reader.backlog(runs[0], Cursor(1, 39)))[0].text
     assert json.loads(text) == {"attempt": 1, "seq": 40, "t": 1.5, "kind": "step", "data": {"step": 40}}
+
+
+async def test_the_past_is_as_much_as_is_kept(site: Site, reader: StreamReader) -> None:
+    run_id = uuid4()
+    add(site, run_id, 1, RECENT_EVENTS + 200)
+    client = await reader.follow(run_id)
+    assert client.recent.after(Cursor(1, 199)) == []
+    assert numbers(client.recent.after(Cursor(1, 200))) == [f"1-{seq}" for seq in range(201, RECENT_EVENTS + 201)]
 
 
 async def test_a_new_run_is_read_at_once_though_the_reader_waits(site: Site, reader: StreamReader) -> None:
@@ -106,7 +158,7 @@ async def test_a_killed_redis_is_read_on_after_it_is_back(site: Site, reader: St
     await asyncio.to_thread(site.start_redis)
     add(site, run_id, 6, 9)
 
-    assert await arrive(client, "1-9") == [f"1-{seq}" for seq in range(6, 10)]
+    assert await arrive(client, "1-9", after="1-5") == [f"1-{seq}" for seq in range(6, 10)]
 
 
 async def test_an_idle_reader_outlives_its_block(site: Site, reader: StreamReader) -> None:
@@ -125,7 +177,11 @@ async def test_what_is_no_event_is_passed_over(site: Site, reader: StreamReader)
     site.redis().xadd(stream_key(run_id), {"x": "{}"}, id="1-2")
     add(site, run_id, 3, 3)
 
-    assert await arrive(client, "1-3") == ["1-3"]
+    await client.arrival(10)
+    while client.recent.newest != Cursor(1, 3):
+        await client.arrival(10)
+    assert client.recent.after(BEGINNING) == []
+    assert numbers(client.recent.after(Cursor(1, 2))) == ["1-3"]
 
 
 async def test_the_reader_rests_when_nobody_follows(site: Site, reader: StreamReader) -> None:
@@ -135,4 +191,4 @@ async def test_the_reader_rests_when_nobody_follows(site: Site, reader: StreamRe
     reader.leave(second)
 
     assert reader._task is None
-    assert reader._last == {}
+    assert reader._runs == {}
