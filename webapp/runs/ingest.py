@@ -279,7 +279,7 @@ class Ingest:
         try:
             while not self._over.wait(WIRE_SECONDS):
                 self._ship_wire()
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             # The archive meets the same line, and says what is wrong with the run.
             log.exception("run %s: a line is no event", self.archive.run_id)
 

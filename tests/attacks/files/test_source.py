@@ -65,7 +65,7 @@ READERS = {
     "read_template", "open_rows", "read_records", "sniff_file", "read_parquet", "examine", "validate", "sniff", "preview", "see",
     "fetch_model", "read_licence", "needs_of",
 }  # fmt: skip
-PARSERS = {"pyarrow", "tokenizers", "safetensors", "zipfile", "tarfile", "gzip", "csv", "jinja2", "huggingface_hub", "msgspec"}
+PARSERS = {"pyarrow", "tokenizers", "safetensors", "zipfile", "tarfile", "gzip", "csv", "jinja2", "huggingface_hub"}
 
 
 def test_the_web_half_reads_no_file_of_a_stranger() -> None:
