@@ -115,9 +115,7 @@ def open_page(browser: Browser, live_site: LiveSite) -> Iterator[Opener]:
         context = guarded_context(browser, live_site.url, problems, **options)
         contexts.append(context)
         if user is not None:
-            client = Client()
-            client.force_login(user)
-            context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": live_site.url}])
+            sign_in(context, live_site, user)
         page = context.new_page()
         answer = page.goto(path)
         assert answer is not None
@@ -128,6 +126,13 @@ def open_page(browser: Browser, live_site: LiveSite) -> Iterator[Opener]:
     for context in contexts:
         context.close()
     assert not problems
+
+
+def sign_in(context: BrowserContext, live_site: LiveSite, user: User) -> None:
+    """Gives the browser a session of the user."""
+    client = Client()
+    client.force_login(user)
+    context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": live_site.url}])
 
 
 def guarded_context(browser: Browser, url: str, problems: list[str], **options: Any) -> BrowserContext:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Page
+from django.urls import reverse
+from playwright.sync_api import Browser, Page
 
-from tests.browser.conftest import LiveSite, Opener, accessibility_faults, scrolls_sideways
+from tests.browser.conftest import LiveSite, Opener, accessibility_faults, guarded_context, scrolls_sideways, sign_in
 from tests.browser.pages import PAGES, Visit, World, make_world
+from tests.webapp.runs.rows import make_bench
 
 pytestmark = pytest.mark.browser
 SIZES = {1280: {"width": 1280, "height": 900}, 390: {"width": 390, "height": 844}}
@@ -48,6 +51,30 @@ def test_every_page_is_accessible_and_fits(open_page: Opener, world: World) -> N
                 picture(page, name)
         page.context.close()
     assert {name: found for name, found in faults.items() if found} == {}
+
+
+def test_pages_of_errors_are_accessible_too(browser: Browser, live_site: LiveSite) -> None:
+    """A form without its token, a run that is not there. The browser itself writes their status to the console."""
+    context = guarded_context(browser, live_site.url, [], color_scheme="dark")
+    page = context.new_page()
+    page.goto(reverse("account_login"))
+    page.locator("main form").evaluate(
+        "form => { form.querySelector('[name=csrfmiddlewaretoken]').remove(); form.noValidate = true; form.submit(); }"
+    )
+    page.get_by_role("heading", name="The form was too old, and nothing was changed").wait_for()
+    check_error(page)
+    sign_in(context, live_site, make_bench().user)
+    page.goto(reverse("runs:detail", args=[uuid4()]))
+    page.get_by_role("heading", name="There is nothing at this address").wait_for()
+    check_error(page)
+    context.close()
+
+
+def check_error(page: Page) -> None:
+    for size in SIZES.values():
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        assert accessibility_faults(page) == []
+        assert not scrolls_sideways(page)
 
 
 @pytest.mark.timeout(600)
