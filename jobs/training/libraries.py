@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from jobs.geometry import Geometry
@@ -27,15 +27,11 @@ class Libraries:
     """
 
     def __init__(self, folder: Path | None, *, exact: bool) -> None:
-        self._folder, self._exact = folder, exact
+        self.in_use, self._folder, self._exact = folder is not None, folder, exact
+        self._missing: list[Geometry] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._tried = False
         region.use_libraries(folder)
-
-    @property
-    def in_use(self) -> bool:
-        """Whether regions are compiled where a library is there."""
-        return self._folder is not None
 
     def go_on(self, *, compiled: bool) -> None:
         """As a run did whose checkpoint is continued."""
@@ -43,28 +39,29 @@ class Libraries:
             self._leave()
 
     def _leave(self) -> None:
-        self._folder = None
+        self.in_use = False
         region.use_libraries(None)
 
     def after_step(self, seconds_left: float) -> None:
-        """To be called between two steps."""
-        if self._folder is None:
-            return
+        """To be called between two steps; `seconds_left` is what is left of the run at least, 0 as long as nobody can tell."""
         if self._process is not None:
             if self._process.poll() is not None:
                 self._process = None
                 region.look_again()
-        elif region.wanted():
-            self._make(self._folder, seconds_left)
-            if self._exact:
+            return
+        if self.in_use:
+            self._missing = region.wanted()
+            if self._exact and self._missing:
                 self._leave()
+        if self._missing:
+            self._make(seconds_left)
 
-    def _make(self, folder: Path, seconds_left: float) -> None:
+    def _make(self, seconds_left: float) -> None:
         """Starts the compiler on what is missing, once, at the lowest priority."""
-        if self._tried or seconds_left < WORTH_SECONDS or not has_compiler():
+        if self._tried or seconds_left < WORTH_SECONDS or self._folder is None or not has_compiler():
             return
         self._tried = True
-        self._process = start_compiler(region.wanted(), folder)
+        self._process = start_compiler(self._missing, self._folder)
 
     def close(self) -> None:
         """Ends the compiler; what it has finished stays."""
@@ -72,6 +69,13 @@ class Libraries:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+def least_seconds(steps_left: int, recent: Collection[float]) -> float:
+    """What is left of a run at least, by the fastest of its `recent` steps (seconds). 0 before there are three: the first ones are slow,
+    and so is one in which the process was suspended.
+    """
+    return steps_left * min(recent) if len(recent) >= 3 else 0.0
 
 
 def has_compiler() -> bool:

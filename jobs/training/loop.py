@@ -21,7 +21,7 @@ from jobs.models.device import gauges, memory
 from jobs.models.resident import give_back_freed
 from jobs.spec import EngineSpec, TrainingSpec, require_validation
 from jobs.training import checkpoint
-from jobs.training.libraries import Libraries
+from jobs.training.libraries import Libraries, least_seconds
 from jobs.training.loss import DatasetLoss, dataset_loss
 from jobs.training.optimiser import grouped, make_optimiser, usable_kind
 from jobs.training.order import Order, TokenBudget, dropout_seed
@@ -143,7 +143,7 @@ class Trainer:
                     raise GraftError("preempted", step=progress.step)
                 if self.is_done:
                     break
-                self.libraries.after_step(self._seconds_left())
+                self.libraries.after_step(least_seconds(self.total_steps - self.progress.step, self._recent))
                 started = time.monotonic()  # a step's time holds the wait for its batches, but no evaluation and no checkpoint
         self._choose_weights()
         self.forward.model.eval()

@@ -105,26 +105,43 @@ class Seed:
 
 def _curves(runs: list[Run]) -> list[str]:
     """Runs of one recipe whose losses are not the same at each step: to the bit, but for those whose micro-batches were halved."""
-    curves = {run.pk: dict(_curve(run)) for run in runs if run.state == State.SUCCEEDED}
+    curves = {run.pk: _curve(run) for run in runs if run.state == State.SUCCEEDED}
     exact = {run.pk for run in runs if run.pk in curves and run.memory_cuts == 0}
     model = next((curves[run.pk] for run in runs if run.pk in exact), None)
     if model is None:
         return []
     return [
-        f"{run.name} has another curve of losses than the first run"
+        f"{run.name} has another curve of losses than the first run: {_difference(curves[run.pk], model)}"
         for run in runs
-        if run.pk in curves and not (curves[run.pk] == model if run.pk in exact else _close(curves[run.pk], model))
+        if run.pk in curves and not (_losses(curves[run.pk]) == _losses(model) if run.pk in exact else _close(curves[run.pk], model))
     ]
 
 
-def _curve(run: Run) -> list[tuple[int, float]]:
-    """Step and loss, in the order of the attempts: of a step that was done twice, the later one counts."""
+# Of each step its loss, and the attempt that did it.
+_Curve = dict[int, tuple[float, int]]
+
+
+def _curve(run: Run) -> _Curve:
+    """In the order of the attempts: of a step that was done twice, the later one counts."""
     rows = Record.objects.filter(run=run, kind="step").order_by("attempt", "seq")
-    return [(step, data["loss"]) for step, data in rows.values_list("step", "data")]
+    return {step: (data["loss"], attempt) for step, data, attempt in rows.values_list("step", "data", "attempt")}
 
 
-def _close(one: dict[int, float], other: dict[int, float]) -> bool:
-    return one.keys() == other.keys() and all(abs(loss - other[step]) < ROUNDING for step, loss in one.items())
+def _losses(curve: _Curve) -> dict[int, float]:
+    return {step: loss for step, (loss, _) in curve.items()}
+
+
+def _difference(curve: _Curve, model: _Curve) -> str:
+    """Where they part, and how far."""
+    apart = {step: abs(curve[step][0] - model[step][0]) for step in curve.keys() & model.keys() if curve[step][0] != model[step][0]}
+    if not apart:
+        return f"{len(curve)} steps in place of {len(model)}"
+    first = min(apart)
+    return f"from step {first} on (attempt {curve[first][1]}, there {model[first][1]}), by up to {max(apart.values()):.1e}"
+
+
+def _close(one: _Curve, other: _Curve) -> bool:
+    return one.keys() == other.keys() and all(abs(loss - other[step][0]) < ROUNDING for step, (loss, _) in one.items())
 
 
 def _complaints(site: Site, name: str) -> list[str]:

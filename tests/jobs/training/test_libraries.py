@@ -12,7 +12,7 @@ from jobs.geometry import default_folder
 from jobs.training import libraries as made
 from jobs.training import region, regions
 from jobs.training.compiling import geometry_from, to_json
-from jobs.training.libraries import WORTH_SECONDS, Libraries, has_compiler
+from jobs.training.libraries import WORTH_SECONDS, Libraries, has_compiler, least_seconds
 
 SETTINGS = {"epsilon": 1e-5, "offset": 0.0}
 LONG = 2 * WORTH_SECONDS
@@ -94,13 +94,13 @@ def started(monkeypatch):
 
 
 def test_an_exact_run_that_finds_one_missing_goes_on_without_any(tmp_path, started):
-    """It has them made for the runs to come."""
+    """It has them made for the runs to come, once it is known to be long."""
     libraries = Libraries(tmp_path, exact=True)
     assert libraries.in_use
     regions.rms_norm(*_tensors(5), **SETTINGS)
+    libraries.after_step(0)
+    assert (libraries.in_use, region.Region.state, started) == (False, None, [])
     libraries.after_step(LONG)
-    assert not libraries.in_use
-    assert region.Region.state is None
     assert [geometry.region for geometry in started[0][0]] == ["rms_norm"]
     libraries.after_step(LONG)
     assert len(started) == 1
@@ -131,6 +131,16 @@ def test_a_short_run_and_one_without_a_compiler_make_nothing(compiler, tmp_path,
     libraries.after_step(WORTH_SECONDS - 1 if compiler else LONG)
     assert started == []
     assert _agree(*_tensors(5))
+
+
+@pytest.mark.parametrize(
+    ("recent", "seconds"),
+    [([4.0], 0), ([4.0, 0.2], 0), ([4.0, 0.2, 0.5], 20), ([0.2, 0.5, 30.0], 20)],
+    ids=["the first", "two", "a slow first", "suspended in the third"],
+)
+def test_a_slow_step_makes_no_long_run(recent, seconds):
+    """A training that was suspended in its first step had libraries made: runs that began later computed otherwise (chaos, seed 15)."""
+    assert least_seconds(100, recent) == seconds
 
 
 @pytest.mark.parametrize(("exact", "compiled", "in_use"), [(True, True, True), (True, False, False), (False, False, True)])
