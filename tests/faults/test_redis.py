@@ -123,6 +123,7 @@ def test_f23_a_full_redis(site: Site, bench: Bench) -> None:
     redis.delete(*redis.keys("junk*"))
     # The worker's connection may have been given up meanwhile; it comes back after some seconds, longer each time.
     until(following, State.SUCCEEDED, 90)
+    assert worker.poll() is None
     wait_for(lambda: not OutboxMessage.objects.filter(published_at=None).exists(), 20)
     failed = Run.objects.filter(state=State.FAILED).count()
     record("redis_full", failed)
