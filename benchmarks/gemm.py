@@ -27,13 +27,13 @@ def flops(product: Product) -> int:
 
 @dataclass(frozen=True)
 class Rates:
-    """Median GFLOP/s of a product as `F.linear` makes it, and with the weight in oneDNN's layout."""
+    """Median GFLOP/s of a product as `F.linear` makes it, and with the weight in oneDNN's layout (None: oneDNN has none on this CPU)."""
 
     product: Product
     bf16: float
-    bf16_packed: float
+    bf16_packed: float | None
     fp32: float
-    fp32_packed: float
+    fp32_packed: float | None
 
     def to_json(self, *, count: int, share: float) -> dict[str, Any]:
         """With how often a step made it, and its share of all arithmetic."""
@@ -42,9 +42,9 @@ class Rates:
             "count": count,
             "share": round(share, 4),
             "bf16": round(self.bf16, 1),
-            "bf16_packed": round(self.bf16_packed, 1),
+            "bf16_packed": self.bf16_packed and round(self.bf16_packed, 1),
             "fp32": round(self.fp32, 1),
-            "fp32_packed": round(self.fp32_packed, 1),
+            "fp32_packed": self.fp32_packed and round(self.fp32_packed, 1),
         }
 
 
@@ -61,13 +61,15 @@ def measure_products(products: Sequence[Product]) -> list[Rates]:
     return found
 
 
-def _rates(product: Product, dtype: Any) -> tuple[float, float]:
+def _rates(product: Product, dtype: Any) -> tuple[float, float | None]:
     import torch
 
     x = torch.randn(product.rows, product.inner, dtype=torch.float32).to(dtype)
     weight = torch.randn(product.columns, product.inner, dtype=torch.float32).to(dtype)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     plain = _median_seconds(lambda: torch.nn.functional.linear(x, weight))
+    if dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return flops(product) / plain / 1e9, None
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     one_dnn = _median_seconds(lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""))
     return flops(product) / plain / 1e9, flops(product) / one_dnn / 1e9
 

@@ -158,7 +158,7 @@ def report(watched: Watched) -> dict[str, Any]:
     total = sum(flops(product) * count for product, count in made.items())
     longest = sorted(made, key=lambda product: -flops(product) * made[product])[:_PRODUCTS]
     rates = measure_products(longest)
-    peak = max(max(row.bf16, row.bf16_packed) for row in rates)
+    peak = max(max(row.bf16, row.bf16_packed or 0) for row in rates)
     return {
         "seconds_per_step": round(watched.seconds, 4),
         "tokens_per_second": round(watched.tokens / watched.seconds, 1),
@@ -168,7 +168,7 @@ def report(watched: Watched) -> dict[str, Any]:
         "gflop_per_second": round(total / watched.seconds / 1e9, 1),
         "peak_bf16_gflop_per_second": round(peak, 1),
         "peak_fp32_gflop_per_second": round(max(max(row.fp32, row.fp32_packed) for row in rates), 1),
-        "median_bf16_gflop_per_second": round(median(max(row.bf16, row.bf16_packed) for row in rates), 1),
+        "median_bf16_gflop_per_second": round(median(max(row.bf16, row.bf16_packed or 0) for row in rates), 1),
         "share_of_bf16_peak": round(total / watched.seconds / 1e9 / peak, 4),
         "products": [row.to_json(count=made[row.product], share=flops(row.product) * made[row.product] / total) for row in rates],
     }
@@ -194,7 +194,7 @@ def table(name: str, found: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found["products"]:
-        rates = " | ".join(f"{row[key]:.0f}" for key in ("bf16", "bf16_packed", "fp32", "fp32_packed"))
+        rates = " | ".join(f"{row[key]:.0f}" if row[key] else "none" for key in ("bf16", "bf16_packed", "fp32", "fp32_packed"))
         lines.append(f"| {row['shape']} | {row['count']} | {row['share']:.1%} | {rates} |")
     lines.append(
         f"\n{found['mflop_per_token']} MFLOP/token executed, {found['gflop_per_second']} GFLOP/s, {found['share_of_bf16_peak']:.1%} of the "

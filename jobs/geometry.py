@@ -11,6 +11,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from jobs import cpu
 from jobs.cache import cache_folder
 
 Static = bool | int | float | str
@@ -53,10 +54,5 @@ def _source() -> str:
 @cache
 def _machine() -> str:
     """What a library depends on besides its source: torch, and the processor's instructions."""
-    try:
-        flags = next(
-            line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith(("flags", "Features"))
-        )
-    except (OSError, StopIteration):
-        flags = platform.processor()
+    flags = " ".join(sorted(cpu.instructions())) or platform.processor()
     return f"{version('torch')} {platform.machine()} {os.uname().sysname} {flags}"

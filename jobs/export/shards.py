@@ -37,6 +37,8 @@ DTYPE_KEYS = ("dtype", "torch_dtype")
 # What a thread holds at a time: copied bytes, or float32 numbers that stay in its core's cache while they are worked on.
 COPY_BYTES = 4 << 20
 BLOCK_NUMBERS = 1 << 18
+# Products of fewer rows are added up in another order than the whole one by some BLAS on some processors.
+LEAST_ROWS = 16
 # Beyond a few, threads wait for memory and disk.
 MOST_THREADS = 4
 # What copy_file_range says where the two files' systems do not let the kernel copy.
@@ -231,7 +233,7 @@ def rewrite(
     """
     width = math.prod(tensor.shape[1:])
     count = tensor.shape[0] if tensor.shape else 1
-    step = count if whole else max(1, BLOCK_NUMBERS // max(width, 1))
+    step = count if whole else _rows_of_a_block(count, width)
     stored = np.empty((min(step, count), width), ARRAYS[tensor.dtype])
     values = np.empty(stored.shape, np.float32)
     result = np.empty(stored.shape, ARRAYS[dtype])
@@ -246,6 +248,13 @@ def rewrite(
             if not narrow(values[:rows], dtype, result[:rows]):
                 raise ValueError(f"the merged weight {tensor.name} is not finite")
             write_all(handle, offset + first * width * result.itemsize, result[:rows])
+
+
+def _rows_of_a_block(count: int, width: int) -> int:
+    """How many of `count` rows of `width` numbers make a block: blocks of nearly one size, so that none is left with a row or two."""
+    most = max(LEAST_ROWS, BLOCK_NUMBERS // max(width, 1))
+    blocks = max(1, math.ceil(count / most))
+    return max(1, math.ceil(count / blocks))
 
 
 def write_all(handle: int, offset: int, values: Stored) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from jobs import cpu
 from jobs.device import Device
 
 # Instructions that multiply bfloat16 in hardware; without them a CPU is slower in bfloat16 than in float32.
@@ -42,26 +43,14 @@ def memory(kind: str) -> dict[str, int]:
 
 
 def _probe_cpu() -> Device:
-    fields = _cpuinfo()
-    flags = set((fields.get("flags") or fields.get("features") or "").split())
     return Device(
         kind="cpu",
-        name=fields.get("model name", "CPU"),
+        name=cpu.description().get("model name", "CPU"),
         memory_bytes=_usable_memory(),
         threads=owned_threads(),
-        bfloat16=bool(flags & _BFLOAT16_FLAGS),
+        bfloat16=bool(cpu.instructions() & _BFLOAT16_FLAGS),
         count=1,
     )
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The first processor's block of /proc/cpuinfo, keys in lower case."""
-    try:
-        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
-    return {key.strip().lower(): value.strip() for key, value in pairs}
 
 
 def _usable_memory() -> int:
