@@ -167,7 +167,7 @@ def report(watched: Watched) -> dict[str, Any]:
         "mflop_per_token": round(total / watched.tokens / 1e6, 1),
         "gflop_per_second": round(total / watched.seconds / 1e9, 1),
         "peak_bf16_gflop_per_second": round(peak, 1),
-        "peak_fp32_gflop_per_second": round(max(max(row.fp32, row.fp32_packed) for row in rates), 1),
+        "peak_fp32_gflop_per_second": round(max(max(row.fp32, row.fp32_packed or 0) for row in rates), 1),
         "median_bf16_gflop_per_second": round(median(max(row.bf16, row.bf16_packed or 0) for row in rates), 1),
         "share_of_bf16_peak": round(total / watched.seconds / 1e9 / peak, 4),
         "products": [row.to_json(count=made[row.product], share=flops(row.product) * made[row.product] / total) for row in rates],
