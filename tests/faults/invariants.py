@@ -94,9 +94,10 @@ def whole_artifacts(run: Run) -> list[str]:
 
 def no_holes(run: Run) -> list[str]:
     """I5: of every attempt the archive has the first events without a hole, in order and as they were written; of one that has come to
-    its end in order, all of them.
+    its end in order, all of them. Where an attempt went on from a checkpoint, every step up to it has its point.
     """
     found = []
+    points: set[int] = set()
     files = written(_var(), run)
     for attempt in range(1, run.attempt + 1):
         rows = list(Record.objects.filter(run=run, attempt=attempt).order_by("pk").values_list("seq", "kind", "data"))
@@ -107,6 +108,10 @@ def no_holes(run: Run) -> list[str]:
             found.append(f"attempt {attempt}: the archive differs from the file")
         if run.state == State.SUCCEEDED and attempt == run.attempt and len(rows) != len(lines):
             found.append(f"attempt {attempt}: {len(rows)} of {len(lines)} events")
+        start = next((data.get("start_step") or 0 for _, kind, data in rows if kind == "plan"), 0)
+        if missing := set(range(1, start + 1)) - points:
+            found.append(f"attempt {attempt} began after step {start}, without points of {sorted(missing)}")
+        points |= {data["step"] for _, kind, data in rows if kind == "step"}
     return found
 
 

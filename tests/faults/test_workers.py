@@ -26,7 +26,7 @@ from tests.faults.waiting import (
 from tests.flow.site import Site, alive, wait_for
 from tests.webapp.runs.rows import Bench
 from webapp.runs import lease
-from webapp.runs.models import Run, RunEvent
+from webapp.runs.models import Record, Run, RunEvent
 from webapp.runs.services.cancel import cancel
 from webapp.runs.services.pause import pause
 from webapp.runs.services.resume import resume
@@ -44,6 +44,27 @@ def survivors(before: list[psutil.Process], seconds: float = 2) -> int:
             return len(pids & {process.pid for process in alive()})
         time.sleep(0.02)
     return 0
+
+
+def test_f3_what_the_killed_had_not_shipped_is_in_the_archive_before_the_next_attempt(site: Site, bench: Bench) -> None:
+    site.start_dispatcher()
+    site.start_worker("train0", trainer=SLOW)
+    run = bench.launch()
+    until_step(run, 1, attempt=1)
+    (training,) = site.trainings()
+    pool_child = training.parent()
+    assert pool_child is not None
+    pool_child.suspend()
+    time.sleep(0.3)
+    shipped = Record.objects.filter(run=run).count()
+    wait_for(lambda: len(written(site.var, run)[1]) >= shipped + 10, 10)
+    pool_child.kill()
+    running_again(run, 2)
+    lines = [event["seq"] for event in written(site.var, run)[1]]
+    assert len(lines) >= shipped + 10
+    assert list(Record.objects.filter(run=run, attempt=1).order_by("pk").values_list("seq", flat=True)) == lines
+    cancel(run, actor="alice")
+    until(run, State.CANCELLED)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 from django.conf import settings
 from django.db import DatabaseError, transaction
+from django.db.models import Max
 from django.db.models.functions import Now
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -290,6 +291,14 @@ class Ingest:
             self._unkept = 0
             points.keep(self._run)
 
+    def skip_archived(self) -> None:
+        """Goes on behind the events that the archive has of this attempt, as another process left it. Raises `msgspec.MsgspecError`."""
+        top = Record.objects.filter(run=self._run, attempt=self._run.attempt).aggregate(Max("seq", default=0))["seq__max"]
+        tail = self.archive.tail
+        while known := [line for line in tail.lines() if _HEAD.decode(line).seq <= top]:
+            tail.offset += sum(map(len, known))
+        self.wire.tail.offset = tail.offset
+
     @property
     def is_behind(self) -> bool:
         """Whether the archive still lacks complete events of the file."""
@@ -301,3 +310,16 @@ class Ingest:
         if self._thread.is_alive():
             self._thread.join()
         self.wire.close()
+
+
+def ship_rest(run: Run) -> bool:
+    """Ships what a lost attempt has written and its supervisor, killed, has not shipped: its next attempt may go on from behind it. Gives
+    whether all is in the archive. The training must write no more. Raises `Fenced`, and `msgspec.MsgspecError` where a line is no event.
+    """
+    ingest = Ingest(run, run.attempt_folder(run.attempt) / "events.jsonl")
+    try:
+        ingest.skip_archived()
+        ingest.ship()
+        return not ingest.is_behind
+    finally:
+        ingest.close()

@@ -15,9 +15,10 @@ from tests.flow.site import Site
 from tests.webapp.runs.rows import make_bench
 from webapp.runs import lease
 from webapp.runs.fold import fold
-from webapp.runs.ingest import Archive, Fenced, Ingest, Tail, Wire
+from webapp.runs.ingest import Archive, Fenced, Ingest, Tail, Wire, ship_rest
 from webapp.runs.keys import stream_key
 from webapp.runs.models import Record, Run
+from webapp.runs.services.reconcile import reap
 from webapp.runs.states import State
 
 
@@ -180,3 +181,58 @@ def test_second_attempt_goes_on_with_the_summary(site: Site, claimed: Run, tmp_p
     assert again.summary["spark"] == [round(1.0 / step, 5) for step in range(1, 11)]
     assert again.summary["points"] == 12
     assert again.last_step == 10
+
+
+@pytest.fixture
+def lost(site: Site, claimed: Run) -> Run:
+    """An attempt of six steps whose supervisor was killed when it had shipped three, and whose lease is long over."""
+    claimed.attempt_folder(1).mkdir(parents=True)
+    events = claimed.attempt_folder(1) / "events.jsonl"
+    writer = EventWriter(events)
+    writer.emit("plan", total_steps=10, start_step=0)
+    write_steps(writer, 1, 3)
+    ingest = Ingest(claimed, events)
+    ingest.ship()
+    ingest.close()
+    write_steps(writer, 4, 6)
+    Run.objects.filter(pk=claimed.pk).update(lease_expires_at=lease.after(-3600))
+    return claimed
+
+
+def test_the_reaper_ships_what_a_killed_supervisor_left(site: Site, lost: Run) -> None:
+    with (lost.attempt_folder(1) / "events.jsonl").open("a") as file:
+        file.write('{"v": 1, "seq": 8, "kind": "st')
+    assert reap() == 1
+    lost.refresh_from_db()
+    assert list(Record.objects.filter(run=lost, kind="step").order_by("pk").values_list("attempt", "step")) == [
+        (1, step) for step in range(1, 7)
+    ]
+    assert (lost.state, lost.last_step, lost.summary["points"]) == (State.QUEUED, 6, 6)
+    assert lost.summary["spark"] == [round(1.0 / step, 5) for step in range(1, 7)]
+    assert ids(site, lost) == [f"1-{seq}" for seq in range(1, 8)]
+
+
+def test_what_is_too_much_for_a_round_goes_on_in_the_next(lost: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webapp.runs.ingest.BATCHES", 0)
+    assert reap() == 0
+    assert Run.objects.get(pk=lost.pk).state == State.STARTING
+    monkeypatch.undo()
+    assert reap() == 1
+
+
+@pytest.mark.parametrize(
+    "line", [b"no event\n", b'{"seq": 8, "kind": "step"}\n', b'{"v": 1, "seq": 8, "kind": "step", "t": 1, "data": 1}\n']
+)
+def test_a_line_that_is_no_event_keeps_no_run_from_going_on(lost: Run, line: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    with (lost.attempt_folder(1) / "events.jsonl").open("ab") as file:
+        file.write(line)
+    assert reap() == 1
+    assert Run.objects.get(pk=lost.pk).state == State.QUEUED
+    assert "its last events are not to be had" in caplog.text
+
+
+def test_run_taken_meanwhile_is_left_alone(lost: Run) -> None:
+    Run.objects.filter(pk=lost.pk).update(attempt=2)
+    with pytest.raises(Fenced):
+        ship_rest(lost)
+    assert Record.objects.filter(run=lost).count() == 4

@@ -63,6 +63,14 @@ def last_point(run: Run) -> None:
     Record.objects.filter(run=run, attempt=2).order_by("-seq")[0].delete()
 
 
+def begun_further_on(run: Run) -> None:
+    plan = Record.objects.get(run=run, attempt=2, kind="plan")
+    plan.data["start_step"] = 99
+    plan.save()
+    file = run.attempt_folder(2) / "events.jsonl"
+    file.write_text(file.read_text().replace('"start_step":0', '"start_step":99').replace('"start_step": 0', '"start_step": 99'))
+
+
 def held_for_long(run: Run) -> None:
     Run.objects.filter(pk=run.pk).update(state=State.RUNNING, lease_expires_at="2026-01-01T00:00:00Z")
 
@@ -79,7 +87,7 @@ def left_behind(run: Run) -> None:
     ("spoil", "number"),
     [
         (zombie, "I1"), (attempt_back, "I2"), (second_end, "I3"), (damaged, "I4"), (unpublished, "I4"), (hole, "I5"), (last_point, "I5"),
-        (held_for_long, "I6"), (still_counted, "I7"), (left_behind, "I8"),
+        (begun_further_on, "I5"), (held_for_long, "I6"), (still_counted, "I7"), (left_behind, "I8"),
     ],
 )  # fmt: skip
 def test_each_is_seen(run: Run, spoil: Callable[[Run], None], number: str) -> None:

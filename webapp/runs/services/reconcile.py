@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from uuid import UUID
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models.functions import Now
 
 from jobs.errors import GraftError
 from webapp.runs import lease
+from webapp.runs.ingest import Fenced, ship_rest
 from webapp.runs.leftovers import sweep
 from webapp.runs.models import Run, Worker
 from webapp.runs.order import turns
@@ -36,7 +37,9 @@ def reap() -> int:
     """Takes every run whose lease has been over for the grace period from its attempt. Gives how many."""
     expired = Run.objects.filter(state__in=ACTIVE, lease_expires_at__lt=lease.after(-ENV.reap_grace_seconds))
     taken = 0
-    for run in expired.only("attempt", "owner", "infra_failures"):
+    for run in expired:
+        if not _rest_is_archived(run):
+            continue
         reason = f"no sign of life from {run.owner}"
         failure = of(GraftError("infra", count=run.infra_failures + 1, reason=reason))
         state = lease.interrupt(
@@ -48,6 +51,20 @@ def reap() -> int:
             sweep(run.attempt_folder(run.attempt))
             taken += 1
     return taken
+
+
+def _rest_is_archived(run: Run) -> bool:
+    """Whether the archive has all that the lost attempt wrote; False where there is so much of it that the next round goes on with it."""
+    try:
+        return ship_rest(run)
+    except Fenced:
+        return False
+    except DatabaseError:
+        raise
+    except Exception:
+        # Whatever a training left in its file, its run must not hang on it.
+        log.exception("run %s attempt %s: its last events are not to be had", run.id, run.attempt)
+        return True
 
 
 def ring_again() -> int:
