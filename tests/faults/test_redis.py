@@ -116,7 +116,7 @@ def test_f23_a_full_redis(site: Site, bench: Bench) -> None:
     with pytest.raises(ResponseError, match="maxmemory"):
         fill(redis)
     following = bench.launch(name="next")
-    until(run, State.SUCCEEDED)
+    until(run, State.SUCCEEDED, 90)
     time.sleep(2)
     assert (dispatcher.poll(), worker.poll()) == (None, None)
     redis.config_set("maxmemory", "0")

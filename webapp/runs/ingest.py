@@ -36,6 +36,7 @@ from webapp.runs.listed import listed
 from webapp.runs.models import Record, Run
 from webapp.runs.services import points
 from webapp.runs.states import ACTIVE
+from webapp.settings.env import ENV
 
 log = logging.getLogger(__name__)
 
@@ -251,11 +252,12 @@ class Ingest:
         """
         archived: list[Event] = []
         self._ship_wire()
+        # Not for ever: between two calls the supervisor renews the lease.
+        until = time.monotonic() + ENV.heartbeat_seconds
         try:
-            # Not for ever: between two calls the supervisor renews the lease.
             for _ in range(BATCHES):
                 archived += (batch := self.archive.ship())
-                if not batch:
+                if not batch or time.monotonic() > until:
                     break
             self._keep(archived)
             self._database_down = False
