@@ -62,6 +62,7 @@ INSTALLED_APPS = [
     "webapp.checks",
     "webapp.runs",
     "webapp.artifacts",
+    "webapp.files",
     "webapp.operate",
 ]
 
