@@ -31,7 +31,7 @@ _EXACT = re.compile(r"(?P<name>.+)@(?P<id>[0-9a-f]{8})")
 
 @dataclass(frozen=True)
 class Named:
-    """What a name means: a base model; or what a run made of it, as a whole or (`step`) one of its checkpoints. `name` is as it was asked."""
+    """What a name means: a base model; or what a run made of it, as a whole or (`step`) at a checkpoint. `name` is as it was asked."""
 
     name: str
     base: BaseModel

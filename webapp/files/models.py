@@ -12,6 +12,7 @@ from webapp.accounts.models import Team, User
 from webapp.datasets.models import DatasetVersion, Upload
 from webapp.runs.models import Run
 
+State = DatasetVersion.State
 NAME_LENGTH = 255
 # How many problems of a file its status names.
 SHOWN_PROBLEMS = 5
@@ -36,8 +37,8 @@ class File(models.Model):
     """One file. A deleted one keeps its row, without bytes: jobs go on naming it.
 
     `upload` holds the bytes; None once the file is deleted. A file for fine-tuning has a `dataset_version`, which is validated in the
-    background and then speaks for the file's status; where not even that could be made, `refusal` says why. `results_of` is the run whose
-    curve a file for results holds, as it was after `results_attempt`.
+    background and then speaks for the file's status. `results_of` is the run whose curve a file for results holds, as it was after
+    `results_attempt`.
     """
 
     class Status(models.TextChoices):
@@ -54,7 +55,6 @@ class File(models.Model):
     sha256 = models.CharField(max_length=64)
     upload = models.OneToOneField(Upload, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
     dataset_version = models.ForeignKey(DatasetVersion, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
-    refusal = models.TextField(blank=True)
     results_of = models.ForeignKey(Run, null=True, blank=True, on_delete=models.SET_NULL, related_name="result_files")
     results_attempt = models.PositiveIntegerField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -74,23 +74,16 @@ class File(models.Model):
     @property
     def status(self) -> File.Status:
         """`uploaded` while its rows are being read, then `processed` or `error`. A file that nobody reads is processed at once."""
-        if self.refusal:
-            return File.Status.ERROR
-        if self.purpose != Purpose.FINE_TUNE:
+        if self.purpose != Purpose.FINE_TUNE or self.dataset_version is None:
             return File.Status.PROCESSED
-        state = self.dataset_version.state if self.dataset_version else DatasetVersion.State.READY
-        if state == DatasetVersion.State.INVALID:
-            return File.Status.ERROR
-        return File.Status.PROCESSED if state == DatasetVersion.State.READY else File.Status.UPLOADED
+        return _STATUSES[State(self.dataset_version.state)]
 
     @property
     def status_details(self) -> str | None:
         """What is wrong with a file in `error`: the first problems with their lines. None for any other."""
-        if self.refusal:
-            return self.refusal
         if self.status != File.Status.ERROR or self.dataset_version is None:
             return None
-        return _words(self.dataset_version)
+        return words_of(self.dataset_version)
 
 
 class PartedUpload(models.Model):
@@ -140,9 +133,25 @@ class Part(models.Model):
         return Path(settings.GRAFT_VAR) / "uploads" / f"part-{self.id}"
 
 
-def _words(version: DatasetVersion) -> str:
+# A draft is a file in which no layout was recognised; somebody may still say on the pages which one it is.
+_STATUSES = {
+    State.DRAFT: File.Status.ERROR,
+    State.VALIDATING: File.Status.UPLOADED,
+    State.READY: File.Status.PROCESSED,
+    State.INVALID: File.Status.ERROR,
+}
+
+
+def words_of(version: DatasetVersion) -> str:
+    """What is wrong with a version that is not ready, in a few sentences."""
+    columns = [str(column) for column in version.sniffed.get("facts", {}).get("columns", [])]
+    if version.state == State.DRAFT and "preferred_output" in columns:
+        return "The rows are preferences (dpo), which this server does not train on. Send rows with 'messages'."
+    if version.state == State.DRAFT:
+        found = ", ".join(f"'{column}'" for column in columns[:20]) or "none"
+        return f"Expected every line to have the key 'messages'; the keys found are: {found}."
     if version.message:
         return version.message
     problems = [f"Line {one['line']}: {one['message']}" for one in version.report.get("problems", [])[:SHOWN_PROBLEMS]]
-    more = version.report.get("bad", 0) - len(problems)
+    more = int(version.report.get("bad", 0)) - len(problems)
     return " ".join([*problems, *([f"{more} more rows have problems."] if problems and more > 0 else [])]) or "No row can be used."

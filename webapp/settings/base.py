@@ -183,11 +183,13 @@ GRAFT_RECONCILERS = [
     "webapp.catalog.services.reconcile:reconcile",
     "webapp.checks.services.survey:reconcile",
     "webapp.notices.services.reconcile:reconcile",
+    "webapp.files.services.reconcile:reconcile",
 ]
 
 # The functions (import strings) that delete what an app keeps of a team, in this order (accounts.services.delete_team).
 GRAFT_TEAM_DELETERS = [
     "webapp.runs.services.delete_of_team:delete_of_team",
+    "webapp.files.services.delete_of_team:delete_of_team",
     "webapp.datasets.services.delete_of_team:delete_of_team",
     "webapp.catalog.services.delete_of_team:delete_of_team",
 ]
