@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 from webapp.accounts.access import signed_in
 from webapp.accounts.audit_actions import Action
 from webapp.accounts.bearer import takes_token
+from webapp.accounts.models import User
 from webapp.accounts.scopes import Scope
 from webapp.accounts.services.audit import record
 from webapp.artifacts.access import get_artifact
@@ -23,7 +24,7 @@ def download(request: HttpRequest, artifact_id: UUID) -> HttpResponseBase:
     """The zip."""
     artifact = get_artifact(request.user, artifact_id)
     whole = Slice(artifact.file, 0, artifact.bytes, artifact.sha256, artifact.name, "application/zip")
-    _note(request, artifact, artifact.name)
+    note(request, artifact, artifact.name)
     return file_response(request, whole)
 
 
@@ -36,7 +37,7 @@ def file(request: HttpRequest, artifact_id: UUID, number: int) -> HttpResponseBa
         raise Http404
     member = artifact.files[number]
     name = str(member["name"]).rpartition("/")[2]
-    _note(request, artifact, f"{artifact.name}/{member['name']}")
+    note(request, artifact, f"{artifact.name}/{member['name']}")
     return file_response(request, Slice(artifact.file, int(member["offset"]), int(member["bytes"]), str(member["sha256"]), name))
 
 
@@ -49,9 +50,11 @@ def checksums(request: HttpRequest, artifact_id: UUID) -> HttpResponse:
     return HttpResponse("".join(f"{digest}  {name}\n" for digest, name in lines), content_type="text/plain; charset=utf-8")
 
 
-def _note(request: HttpRequest, artifact: Artifact, name: str) -> None:
+def note(request: HttpRequest, artifact: Artifact, name: str, user: User | None = None) -> None:
     """Writes a download into the audit log: once, when its first byte is asked for, however many ranges the client takes it in."""
     begins = request.headers.get("Range", "bytes=0-").replace(" ", "").startswith("bytes=0-")
     if request.method == "GET" and begins:
         detail = {"run": artifact.run.name}
-        record(Action.ARTIFACT_DOWNLOADED, team=artifact.run.team, actor=signed_in(request), thing=artifact, name=name, detail=detail)
+        record(
+            Action.ARTIFACT_DOWNLOADED, team=artifact.run.team, actor=user or signed_in(request), thing=artifact, name=name, detail=detail
+        )

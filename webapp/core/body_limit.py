@@ -26,8 +26,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Where tus parts go (webapp.datasets.urls).
 _PART = re.compile(r"^/uploads/[^/]+/?$")
+# Where the API takes files whole and in parts (webapp.files): OpenAI's limits, and room for what multipart writes around them.
+_API_BYTES = ((re.compile(r"^/v1/files$"), 512 * 2**20), (re.compile(r"^/v1/uploads/[^/]+/parts$"), 64 * 2**20))
+_AROUND = 64 * 2**10
 # What the bodies that one process is reading may come to: each lies in memory or in a temporary file until its view is done.
-HELD_BYTES = 512 * 2**20
+HELD_BYTES = 1024 * 2**20
 # A body must come within this time, and at this rate after it.
 PATIENCE_SECONDS = 20.0
 SLOWEST_BYTES_PER_SECOND = 4096
@@ -48,7 +51,8 @@ class BodyLimit:
     """ASGI middleware: 413 for a body over the limit of its path, by its Content-Length and by counting what arrives; 408 for one that
     does not come; 503 while all bodies together take too much room.
 
-    The limit is `request_limit_bytes`; one part of an upload (tus PATCH) may have `chunk_limit_bytes`, where its session is open.
+    The limit is `request_limit_bytes`; one part of an upload (tus PATCH) may have `chunk_limit_bytes`, where its session is open, and the
+    API's files and parts what OpenAI's may, where its token is.
     """
 
     def __init__(self, app: Application, held_bytes: int = HELD_BYTES) -> None:
@@ -62,13 +66,15 @@ class BodyLimit:
             return await self.app(scope, receive, send)
         headers = dict(scope["headers"])
         cookies = headers.get(b"cookie", b"")
-        limit = body_limit(scope["method"], scope["path"], cookies)
+        bearer = headers.get(b"authorization", b"")
+        limit = body_limit(scope["method"], scope["path"], cookies, bearer)
         declared = headers.get(b"content-length", b"0")
         if not declared.isdigit():
             return await _refuse(400, "Content-Length must be a number.", receive, send)
         if limit > ENV.request_limit_bytes and (int(declared) > ENV.request_limit_bytes or b"transfer-encoding" in headers):
             try:
-                limit = limit if await _is_session_open(cookies) else ENV.request_limit_bytes
+                known = await _is_token_open(bearer) if scope["path"].startswith("/v1/") else await _is_session_open(cookies)
+                limit = limit if known else ENV.request_limit_bytes
             except DatabaseError:
                 return await _refuse(503, "The database is away.", receive, send)
         if int(declared) > limit:
@@ -114,8 +120,12 @@ class BodyLimit:
             self.held -= total
 
 
-def body_limit(method: str, path: str, cookies: bytes) -> int:
+def body_limit(method: str, path: str, cookies: bytes, bearer: bytes = b"") -> int:
     """How many bytes the body of such a request may have."""
+    if method == "POST" and bearer:
+        for pattern, most in _API_BYTES:
+            if pattern.match(path):
+                return most + _AROUND
     if method == "PATCH" and _PART.match(path) and f"{settings.SESSION_COOKIE_NAME}=".encode() in cookies:
         return ENV.chunk_limit_bytes
     return ENV.request_limit_bytes
@@ -129,6 +139,21 @@ def _is_session_open(cookies: bytes) -> bool:
 
     key = parse_cookie(cookies.decode("latin-1")).get(settings.SESSION_COOKIE_NAME, "")
     return Session.objects.filter(session_key=key, expire_date__gt=timezone.now()).exists()
+
+
+@database_sync_to_async  # type: ignore[untyped-decorator]
+def _is_token_open(bearer: bytes) -> bool:
+    """Whether the header names a token that opens something, by the one place that knows tokens."""
+    from django.http import HttpRequest
+
+    from webapp.accounts.bearer import TokenRefused, authenticate
+
+    request = HttpRequest()
+    request.META["HTTP_AUTHORIZATION"] = bearer.decode("latin-1")
+    try:
+        return authenticate(request) is not None
+    except TokenRefused:
+        return False
 
 
 def _words(limit: int) -> str:

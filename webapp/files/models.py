@@ -16,6 +16,8 @@ State = DatasetVersion.State
 NAME_LENGTH = 255
 # How many problems of a file its status names.
 SHOWN_PROBLEMS = 5
+# The key by which rows of preferences (dpo) are known.
+PREFERENCES = "preferred_output"
 
 
 class Purpose(models.TextChoices):
@@ -145,7 +147,7 @@ _STATUSES = {
 def words_of(version: DatasetVersion) -> str:
     """What is wrong with a version that is not ready, in a few sentences."""
     columns = [str(column) for column in version.sniffed.get("facts", {}).get("columns", [])]
-    if version.state == State.DRAFT and "preferred_output" in columns:
+    if version.state == State.DRAFT and PREFERENCES in columns:
         return "The rows are preferences (dpo), which this server does not train on. Send rows with 'messages'."
     if version.state == State.DRAFT:
         found = ", ".join(f"'{column}'" for column in columns[:20]) or "none"

@@ -14,13 +14,13 @@ from jobs.data.formats import mapping_from_json
 from jobs.errors import UserError
 from jobs.spec import Mapping
 from webapp.accounts.models import Team, User
-from webapp.datasets.mapping import mappings_of, suggested_mapping
+from webapp.datasets.mapping import columns_of, mappings_of, suggested_mapping
 from webapp.datasets.models import Dataset, DatasetVersion, Upload
 from webapp.datasets.services.create_dataset import create_dataset
 from webapp.datasets.services.discard_upload import discard_upload
 from webapp.datasets.services.start_validation import Choices, start_validation
 from webapp.datasets.services.store_file import store_file
-from webapp.files.models import File, Purpose
+from webapp.files.models import PREFERENCES, File, Purpose
 
 # Bytes on which a file stands are swept by the file's own clock, not by that of uploads.
 _FOR_EVER = timedelta(days=365 * 100)
@@ -73,6 +73,8 @@ def _dataset(team: Team, user: User, upload: Upload) -> DatasetVersion:
 
 def chosen_mapping(version: DatasetVersion) -> Mapping | None:
     """How the rows are read where nobody can be asked: as chats where they are chats. None where nothing was recognised."""
+    if PREFERENCES in columns_of(version):
+        return None
     for known in mappings_of(version):
         if known["format"] == "messages":
             return mapping_from_json(known)
