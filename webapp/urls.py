@@ -9,6 +9,7 @@ from webapp.core import health
 urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    path("v1/", include("webapp.api.urls")),
     path("", include("webapp.accounts.urls")),
     path("", include("webapp.quotas.urls")),
     path("", include("webapp.notices.urls")),

@@ -224,7 +224,7 @@ def base_models(request: HttpRequest) -> BaseModelList:
     """What jobs can start from, the team's own first."""
     caller = request.auth  # type: ignore[attr-defined]
     data = [_base(base, name) for name, base in names_of_bases(caller.user, caller.team)]
-    return BaseModelList(data=data, has_more=False, **_ends(data))
+    return BaseModelList(data=data, has_more=False, **_ends(data))  # type: ignore[arg-type]
 
 
 @router.get("/base_models/{base_id}", auth=needs(Scope.MODELS_READ), response=BaseModelObject, operation_id="retrieveBaseModel")
@@ -244,7 +244,7 @@ def workers(request: HttpRequest) -> WorkerList:
     team: Team = request.auth.team  # type: ignore[attr-defined]
     moment = now()
     data = [_worker(machine_of(worker, team, moment)) for worker in Worker.objects.select_related("run").order_by("name")]
-    return WorkerList(data=data, has_more=False, **_ends(data))
+    return WorkerList(data=data, has_more=False, **_ends(data))  # type: ignore[arg-type]
 
 
 @router.get("/comparisons", auth=needs(Scope.RUNS_READ), response=ComparisonObject, operation_id="compareRuns")
@@ -282,7 +282,7 @@ def _artifact(row: Artifact) -> ArtifactObject:
     return ArtifactObject(
         id=f"artifact-{row.pk.hex}",
         created_at=int(row.created_at.timestamp()),
-        kind=row.kind,
+        kind=row.kind,  # type: ignore[arg-type]
         name=row.name,
         bytes=row.bytes,
         sha256=row.sha256,
@@ -314,7 +314,7 @@ def _version(row: DatasetVersion) -> VersionObject:
         id=str(row.pk),
         number=row.number,
         created_at=int(row.created_at.timestamp()),
-        state=row.state,
+        state=row.state,  # type: ignore[arg-type]
         sha256=row.sha256 or None,
         rows={split: row.rows(split) for split in row.manifest},
         format=(row.mapping or {}).get("format"),
@@ -327,7 +327,7 @@ def _base(row: BaseModel, name: str) -> BaseModelObject:
         created_at=int(row.created_at.timestamp()),
         name=row.name,
         model=name,
-        state=row.state,
+        state=row.state,  # type: ignore[arg-type]
         source=row.source,
         repository=row.repository,
         revision=row.revision,
@@ -344,7 +344,7 @@ def _worker(machine: Machine) -> WorkerObject:
         id=f"worker-{worker.pk.hex}",
         name=worker.name,
         queue=worker.queue,
-        state=machine.state,
+        state=machine.state,  # type: ignore[arg-type]
         seen_at=int(worker.seen_at.timestamp()),
         device=worker.device,
         memory_bytes=machine.memory_bytes,

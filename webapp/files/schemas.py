@@ -106,8 +106,8 @@ def file_object(file: File) -> FileObject:
         created_at=int(file.created_at.timestamp()),
         expires_at=int(file.expires_at.timestamp()) if file.expires_at else None,
         filename=file.filename,
-        purpose=file.purpose,
-        status=file.status.value,
+        purpose=file.purpose,  # type: ignore[arg-type]
+        status=file.status.value,  # type: ignore[arg-type]
         status_details=file.status_details,
         sha256=file.sha256,
         dataset_version=str(file.dataset_version_id) if file.dataset_version_id else None,
@@ -122,7 +122,7 @@ def upload_object(upload: PartedUpload) -> UploadObject:
         created_at=int(upload.created_at.timestamp()),
         expires_at=int(upload.expires_at.timestamp()),
         filename=upload.filename,
-        purpose=upload.purpose,
-        status=upload.status,
+        purpose=upload.purpose,  # type: ignore[arg-type]
+        status=upload.status,  # type: ignore[arg-type]
         file=file_object(upload.file) if upload.file else None,
     )

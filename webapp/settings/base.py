@@ -63,11 +63,13 @@ INSTALLED_APPS = [
     "webapp.runs",
     "webapp.artifacts",
     "webapp.files",
+    "webapp.api",
     "webapp.operate",
 ]
 
 MIDDLEWARE = [
     "webapp.core.health.probes",
+    "webapp.api.middleware.api_answers",
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -184,10 +186,12 @@ GRAFT_RECONCILERS = [
     "webapp.checks.services.survey:reconcile",
     "webapp.notices.services.reconcile:reconcile",
     "webapp.files.services.reconcile:reconcile",
+    "webapp.api.services.reconcile:reconcile",
 ]
 
 # The functions (import strings) that delete what an app keeps of a team, in this order (accounts.services.delete_team).
 GRAFT_TEAM_DELETERS = [
+    "webapp.api.services.delete_of_team:delete_of_team",
     "webapp.runs.services.delete_of_team:delete_of_team",
     "webapp.files.services.delete_of_team:delete_of_team",
     "webapp.datasets.services.delete_of_team:delete_of_team",

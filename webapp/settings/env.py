@@ -50,6 +50,7 @@ class Environment(BaseSettings):
     upload_limit_bytes: int = 20 * 2**30
     request_limit_bytes: int = 2 * 2**20
     chunk_limit_bytes: int = 16 * 2**20
+    api_requests_per_minute: int = 600
     sockets_per_user: int = 10
     sockets_per_process: int = 5000
 

@@ -1,0 +1,1 @@
+"""Use cases of the API that the pages do not have."""
