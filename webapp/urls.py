@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from django.urls import include, path
 
+from webapp.api.views import reference
 from webapp.core import health
 
 urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("v1/", include("webapp.api.urls")),
+    path("api/", reference, name="api"),
     path("", include("webapp.accounts.urls")),
     path("", include("webapp.quotas.urls")),
     path("", include("webapp.notices.urls")),

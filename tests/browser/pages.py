@@ -168,6 +168,7 @@ PAGES = (
     Visit("limits", lambda world: reverse("quotas:site"), who=lambda world: world.administrator),
     Visit("notifications", of_team("notices:notifications")),
     Visit("tokens", of_team("accounts:tokens")),
+    Visit("api", lambda world: reverse("api")),
     Visit("audit", of_team("accounts:audit")),
     Visit("team-settings", of_team("accounts:settings")),
     Visit("profile", lambda world: reverse("accounts:profile")),

@@ -51,6 +51,7 @@ ROUTES: dict[str, Route] = {
     "account_email_verification_sent": Route("GET", who="any"),
     "accounts:join": Route("GET POST", ("token",), who="any"),
     "home": Route("GET", who="person"),
+    "api": Route("GET HEAD", who="person"),
     "account_logout": Route("GET POST", who="any"),
     "account_reauthenticate": Route("GET POST", who="person"),
     "account_change_password": Route("GET POST", who="person"),
@@ -258,7 +259,8 @@ def ask(client: Client, method: str, url: str) -> Any:
 
 
 def test_the_table_names_every_route() -> None:
-    assert sorted(names_of(get_resolver().url_patterns)) == sorted(ROUTES)
+    """Those of the API are walked by its own document (`tests/webapp/api/test_core.py`)."""
+    assert sorted(name for name in names_of(get_resolver().url_patterns) if not name.startswith("v1:")) == sorted(ROUTES)
 
 
 @pytest.mark.parametrize("name", sorted(ROUTES))

@@ -22,7 +22,7 @@ from webapp.api.naming import find
 from webapp.api.services.create_job import Asked, cancel_waiting, create_job
 from webapp.api.services.events import events_of
 from webapp.api.services.hyperparameters import Wanted, read
-from webapp.api.services.idempotency import idempotent
+from webapp.api.services.idempotency import once
 from webapp.files.access import get_file
 from webapp.files.models import File
 from webapp.runs.models import Run
@@ -58,11 +58,14 @@ class CheckpointsQuery(Schema):
 
 
 @router.post("/fine_tuning/jobs", auth=needs(Scope.RUNS_WRITE), response=JobObject, operation_id="createFineTuningJob")
-@idempotent
-def create(request: HttpRequest, asked: JobAsked) -> JobObject:
+def create(request: HttpRequest, asked: JobAsked) -> Any:
     """Makes a job. It waits until its files are validated (`validating_files`), then for a worker (`queued`)."""
     caller: Caller = request.auth  # type: ignore[attr-defined]
     require(caller.user, caller.team, "launch")
+    return once(request, lambda: _created(caller, asked))
+
+
+def _created(caller: Caller, asked: JobAsked) -> JobObject:
     if asked.integrations:
         raise ApiError(400, "This server has no integrations. Leave 'integrations' out.", code="unsupported_value", param="integrations")
     named = find(caller.user, caller.team, asked.model)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, TextField
 from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
 from django.http import Http404
 
 from webapp.accounts.access import Person, require, visible_to
@@ -55,7 +56,8 @@ def page_of_jobs(user: Person, team: Team, after: str | None, limit: int, metada
     """
     jobs, runs = jobs_of(user, team), trainings_of(user, team)
     for number, (name, value) in enumerate((metadata or {}).items()):
-        jobs = jobs.alias(**{f"value{number}": KeyTextTransform(name, "metadata")}).filter(**{f"value{number}": value})
+        text = Cast(KeyTextTransform(name, "metadata"), TextField())
+        jobs = jobs.alias(**{f"value{number}": text}).filter(**{f"value{number}": value})
     if metadata:
         runs = runs.none()
     if unmarked:

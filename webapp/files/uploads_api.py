@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from django.http import HttpRequest
 from ninja import File as Sent
@@ -11,8 +11,9 @@ from ninja.files import UploadedFile
 
 from webapp.accounts.access import require
 from webapp.accounts.scopes import Scope
-from webapp.api.auth import needs
+from webapp.api.auth import Caller, needs
 from webapp.api.ids import parse
+from webapp.api.services.idempotency import once
 from webapp.files.access import get_upload
 from webapp.files.models import PartedUpload, Purpose
 from webapp.files.refusals import said_of
@@ -23,10 +24,14 @@ router = Router(tags=["Uploads"])
 
 
 @router.post("/uploads", auth=needs(Scope.DATA_WRITE), response=UploadObject, operation_id="createUpload")
-def create(request: HttpRequest, asked: UploadAsked) -> UploadObject:
+def create(request: HttpRequest, asked: UploadAsked) -> Any:
     """Announces a file of up to 8 GB; its parts are to come within an hour."""
-    caller = request.auth  # type: ignore[attr-defined]
+    caller: Caller = request.auth  # type: ignore[attr-defined]
     require(caller.user, caller.team, "launch")
+    return once(request, lambda: _announced(caller, asked))
+
+
+def _announced(caller: Caller, asked: UploadAsked) -> UploadObject:
     with said_of("bytes"):
         upload = uploads.announce(
             team=caller.team,

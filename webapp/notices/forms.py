@@ -8,7 +8,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from webapp.core.outbound import URL_LENGTH
-from webapp.notices.models import Preference
+from webapp.notices.models import Preference, Webhook
 
 # Generic for the type checker alone.
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class WebhookForm(forms.Form):
         widget=forms.TextInput(attrs={"inputmode": "url", "autocomplete": "off", "placeholder": "https://"}),
         help_text=_("It gets a POST with JSON, signed by Standard Webhooks."),
     )
+    style = forms.ChoiceField(label=_("Form of the messages"), choices=Webhook.Style.choices, initial=Webhook.Style.GRAFT)
     ended = forms.BooleanField(label=_("when a run has succeeded or was cancelled"), required=False, initial=True)
     failed = forms.BooleanField(label=_("when a run has failed"), required=False, initial=True)
 

@@ -70,9 +70,16 @@ class Preference(models.Model):
 class Webhook(models.Model):
     """An address of a team that is told of endings by signed requests. Its secret is derived (`services.secrets`), never stored."""
 
+    class Style(models.TextChoices):
+        """What a message holds: all that Graft knows of the run, or what OpenAI's clients know how to read."""
+
+        GRAFT = "graft", "Graft"
+        OPENAI = "openai", "OpenAI"
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="webhooks")
     url = models.CharField(max_length=500)
+    style = models.CharField(max_length=8, choices=Style.choices, default=Style.GRAFT)
     ended = models.BooleanField(default=True)
     failed = models.BooleanField(default=True)
     active = models.BooleanField(default=True)

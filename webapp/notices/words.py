@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -12,7 +13,7 @@ from django.utils.translation import gettext as _
 from webapp.accounts.models import Team
 from webapp.core.formats import one_line
 from webapp.core.links import site_origin
-from webapp.notices.models import RunEnding
+from webapp.notices.models import RunEnding, Webhook
 from webapp.settings.env import ENV
 
 SUBJECT_LENGTH = 200
@@ -23,13 +24,15 @@ def site_url(path: str) -> str:
     return (site_origin() or f"http://{ENV.host}:{ENV.port}") + path
 
 
-def event_type(ending: RunEnding) -> str:
-    """`run.succeeded`, `run.failed` or `run.cancelled`."""
-    return f"run.{ending.state}"
+def event_type(ending: RunEnding, webhook: Webhook) -> str:
+    """`run.succeeded`, `run.failed` or `run.cancelled`; in OpenAI's style `fine_tuning.job.succeeded` and so on."""
+    return f"{'fine_tuning.job' if webhook.style == Webhook.Style.OPENAI else 'run'}.{ending.state}"
 
 
-def payload(ending: RunEnding) -> str:
+def payload(ending: RunEnding, webhook: Webhook) -> str:
     """The body of a webhook's message."""
+    if webhook.style == Webhook.Style.OPENAI:
+        return _event(ending.pk, event_type(ending, webhook), ending.at, f"ftjob-{ending.run_id.hex}")
     facts = ending.facts
     failure = {"code": facts["failure_code"], "message": facts["message"], "remedy": facts["remedy"]} if ending.failed else None
     run = {
@@ -40,7 +43,20 @@ def payload(ending: RunEnding) -> str:
         **{name: facts[name] for name in ("name", "method", "model", "dataset", "owner")},
         "failure": failure,
     }
-    return message(event_type(ending), ending.at, ending.team, {"run": run})
+    return message(event_type(ending, webhook), ending.at, ending.team, {"run": run})
+
+
+def test_message(webhook: Webhook, at: datetime) -> str:
+    """The body of a message that says nothing but that the way is open."""
+    if webhook.style == Webhook.Style.OPENAI:
+        return _event(webhook.pk, "test", at, f"webhook_{webhook.pk.hex}")
+    return message("test", at, webhook.team, {"webhook": str(webhook.id)})
+
+
+def _event(key: UUID, kind: str, at: datetime, subject: str) -> str:
+    """An event as OpenAI's webhooks tell it: what it is about is asked for afterwards."""
+    body = {"object": "event", "id": f"evt_{key.hex}", "type": kind, "created_at": int(at.timestamp()), "data": {"id": subject}}
+    return json.dumps(body, separators=(",", ":"))
 
 
 def message(kind: str, at: datetime, team: Team, data: dict[str, Any]) -> str:

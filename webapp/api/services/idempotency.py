@@ -6,8 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from datetime import timedelta
-from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest, JsonResponse
@@ -22,35 +21,29 @@ HEADER = "Idempotency-Key"
 MOST_CHARACTERS = 255
 # A request that has not been answered after this long never will be: its process is gone.
 _STALE = timedelta(minutes=10)
-_View = TypeVar("_View", bound=Callable[..., Any])
 
 
-def idempotent(view: _View) -> _View:
-    """An operation that answers a repeated key with the first answer. Refusals are not kept: what was refused may be mended and sent again.
+def once(request: HttpRequest, make: Callable[[], Schema]) -> Any:
+    """What `make` answers; for a repeated key the first answer. Refusals are not kept: what was refused may be mended and sent again.
 
     Raises `ApiError` 409 while the first request is being worked on, and 422 for a key that came with another request.
     """
-
-    @wraps(view)
-    def once(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        key = request.headers.get(HEADER, "")
-        if not key:
-            return view(request, *args, **kwargs)
-        if len(key) > MOST_CHARACTERS:
-            raise ApiError(400, f"The {HEADER} is longer than {MOST_CHARACTERS} characters.", param=HEADER)
-        caller: Caller = request.auth  # type: ignore[attr-defined]
-        kept, known = _begin(caller, key, _digest(request))
-        if known:
-            return JsonResponse(kept.body, status=kept.status or 200, headers={"idempotent-replayed": "true"})
-        try:
-            answer: Schema = view(request, *args, **kwargs)
-        except BaseException:
-            kept.delete()
-            raise
-        KeptAnswer.objects.filter(pk=kept.pk).update(status=200, body=json.loads(answer.model_dump_json()))
-        return answer
-
-    return once  # type: ignore[return-value]
+    key = request.headers.get(HEADER, "")
+    if not key:
+        return make()
+    if len(key) > MOST_CHARACTERS:
+        raise ApiError(400, f"The {HEADER} is longer than {MOST_CHARACTERS} characters.", param=HEADER)
+    caller: Caller = request.auth  # type: ignore[attr-defined]
+    kept, known = _begin(caller, key, _digest(request))
+    if known:
+        return JsonResponse(kept.body, status=kept.status or 200, headers={"idempotent-replayed": "true"})
+    try:
+        answer = make()
+    except BaseException:
+        kept.delete()
+        raise
+    KeptAnswer.objects.filter(pk=kept.pk).update(status=200, body=json.loads(answer.model_dump_json()))
+    return answer
 
 
 def _begin(caller: Caller, key: str, request: str) -> tuple[KeptAnswer, bool]:

@@ -26,9 +26,8 @@ def tell(ending_id: UUID) -> None:
             return
         ending = RunEnding.objects.select_related("team").get(pk=ending_id)
         wanted = Q(failed=True) if ending.failed else Q(ended=True)
-        body = payload(ending)
         for webhook in Webhook.objects.filter(wanted, team=ending.team, active=True):
-            _write(Delivery(ending=ending, webhook=webhook, subject=event_type(ending), body=body))
+            _write(Delivery(ending=ending, webhook=webhook, subject=event_type(ending, webhook), body=payload(ending, webhook)))
         for user in _readers(ending):
             with override(user.language or settings.LANGUAGE_CODE):
                 _write(Delivery(ending=ending, user=user, subject=title(ending), body=letter(ending)))

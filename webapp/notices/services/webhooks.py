@@ -16,13 +16,13 @@ from webapp.accounts.services.audit import record
 from webapp.core.outbound import NotCalled, check
 from webapp.notices.models import Delivery, Webhook
 from webapp.notices.services.tell import DELIVER_TASK
-from webapp.notices.words import message
+from webapp.notices.words import test_message
 from webapp.work.outbox import SHORT_QUEUE, ring
 
 AT_MOST = 10
 
 
-def add_webhook(*, team: Team, user: User, url: str, ended: bool, failed: bool) -> Webhook:
+def add_webhook(*, team: Team, user: User, url: str, ended: bool, failed: bool, style: str = Webhook.Style.GRAFT) -> Webhook:
     """A new webhook. Raises `UserError`: `webhook_address` (`where.field` is `url`), `webhooks_too_many`."""
     try:
         check(url)
@@ -32,7 +32,7 @@ def add_webhook(*, team: Team, user: User, url: str, ended: bool, failed: bool) 
         Team.objects.select_for_update().get(pk=team.pk)
         if Webhook.objects.filter(team=team).count() >= AT_MOST:
             raise UserError("webhooks_too_many", limit=AT_MOST)
-        webhook = Webhook.objects.create(team=team, url=url, ended=ended, failed=failed, created_by=user)
+        webhook = Webhook.objects.create(team=team, url=url, style=style, ended=ended, failed=failed, created_by=user)
         record(Action.WEBHOOK_ADDED, team=team, actor=user, thing=webhook)
     return webhook
 
@@ -63,7 +63,7 @@ def delete_webhook(webhook: Webhook, *, user: User) -> None:
 def send_test(webhook: Webhook) -> Delivery:
     """Queues a message of type `test`."""
     with transaction.atomic():
-        body = message("test", timezone.now(), webhook.team, {"webhook": str(webhook.id)})
+        body = test_message(webhook, timezone.now())
         delivery = Delivery.objects.create(id=uuid.uuid4(), webhook=webhook, subject="test", body=body, next_at=Now())
         ring(DELIVER_TASK, delivery.id, SHORT_QUEUE)
     return delivery

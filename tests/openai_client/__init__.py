@@ -1,0 +1,1 @@
+"""The official `openai` client against a real server."""
