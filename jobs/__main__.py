@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "standby": "jobs.commands.standby",
     "evaluate": "jobs.commands.evaluate",
     "generate": "jobs.commands.generate",
+    "serve": "jobs.commands.serve",
     "methods": "jobs.commands.methods",
     "device": "jobs.commands.device",
     "sniff": "jobs.commands.sniff",

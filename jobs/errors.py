@@ -222,6 +222,11 @@ CATALOGUE: dict[str, ErrorText] = {
     "hub_owner": ErrorText(
         "{name} is not taken: the administrator allows models of {known} alone.", "Choose one of theirs, or ask the administrator for it."
     ),
+    "prompt_too_long": ErrorText("The prompt has {tokens} tokens; the model knows {limit} positions.", "Ask with less text."),
+    "serving_memory": ErrorText(
+        "There was not enough memory to answer.", "Ask again with less text, or fewer questions at once.", ExitCode.INTERNAL
+    ),
+    "serving_failed": ErrorText("The answer could not be computed: {reason}.", "Ask again; the server's log has more.", ExitCode.INTERNAL),
     "model_unusable": ErrorText("The model cannot be used: {reason}.", "Choose another base model."),
     "model_writes_not": ErrorText(
         "This model does not write: {what}.", "Measure it on rows with `python -m jobs evaluate`, whose samples show what it says of them."

@@ -76,13 +76,22 @@ def _require_adapter(folder: Path) -> None:
 
 def with_adapter(model: Any, folder: Path) -> Any:
     """`model` with the adapter of `folder` upon it, to be asked. Raises `UserError("adapter_unusable")`."""
+    return add_adapter(model, folder, "default")
+
+
+def add_adapter(model: Any, folder: Path, name: str) -> Any:
+    """The same by a name of its own, also upon a model that has adapters already. Raises `UserError("adapter_unusable")`."""
     from peft import PeftModel
 
+    _require_adapter(folder)
     know_tuners()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that will go
-            return PeftModel.from_pretrained(model, str(folder)).eval()
+            if not isinstance(model, PeftModel):
+                return PeftModel.from_pretrained(model, str(folder), adapter_name=name).eval()
+            model.load_adapter(str(folder), adapter_name=name, torch_device=str(model.device))
+            return model.eval()
     except (OSError, ValueError, KeyError, RuntimeError) as failure:
         reason = " ".join(str(failure).split())[:300] or type(failure).__name__
         raise UserError("adapter_unusable", path=folder, reason=reason) from failure

@@ -48,9 +48,9 @@ def _operation(document: dict[str, Any], path: str, method: str, raw: dict[str, 
         Field(one["name"], one["in"], _type(document, one["schema"]), bool(one.get("required")), one["schema"].get("description", ""))
         for one in raw.get("parameters", [])
     ]
-    body = next(iter(raw.get("requestBody", {}).get("content", {}).values()), {}).get("schema", {})
-    answer = next((one for code, one in raw["responses"].items() if str(code) == "200"), {})
-    given = answer.get("content", {}).get("application/json", {}).get("schema", {})
+    body: dict[str, Any] = next((one["schema"] for one in raw.get("requestBody", {}).get("content", {}).values()), {})
+    answers: list[dict[str, Any]] = [one for code, one in raw["responses"].items() if str(code) == "200"]
+    given: dict[str, Any] = answers[0].get("content", {}).get("application/json", {}).get("schema", {}) if answers else {}
     return Operation(
         id=raw["operationId"],
         method=method.upper(),
