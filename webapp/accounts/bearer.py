@@ -52,6 +52,16 @@ def authenticate(request: HttpRequest) -> ApiToken | None:
     return token
 
 
+def is_open(header: str) -> bool:
+    """Whether an `Authorization` header names a token that opens something, whatever it is."""
+    request = HttpRequest()
+    request.META["HTTP_AUTHORIZATION"] = header
+    try:
+        return authenticate(request) is not None
+    except TokenRefused:
+        return False
+
+
 def require_scope(token: ApiToken, scope: Scope) -> None:
     """Raises `TokenRefused` for a token without the scope."""
     if scope not in token.scopes:

@@ -154,6 +154,6 @@ def words_of(version: DatasetVersion) -> str:
         return f"Expected every line to have the key 'messages'; the keys found are: {found}."
     if version.message:
         return version.message
-    problems = [f"Line {one['line']}: {one['message']}" for one in version.report.get("problems", [])[:SHOWN_PROBLEMS]]
+    problems = [one["message"] for one in version.report.get("problems", [])[:SHOWN_PROBLEMS]]
     more = int(version.report.get("bad", 0)) - len(problems)
     return " ".join([*problems, *([f"{more} more rows have problems."] if problems and more > 0 else [])]) or "No row can be used."

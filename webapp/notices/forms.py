@@ -40,13 +40,14 @@ class WebhookForm(forms.Form):
         widget=forms.TextInput(attrs={"inputmode": "url", "autocomplete": "off", "placeholder": "https://"}),
         help_text=_("It gets a POST with JSON, signed by Standard Webhooks."),
     )
-    style = forms.ChoiceField(label=_("Form of the messages"), choices=Webhook.Style.choices, initial=Webhook.Style.GRAFT)
+    style = forms.ChoiceField(label=_("Form of the messages"), choices=Webhook.Style.choices, initial=Webhook.Style.GRAFT, required=False)
     ended = forms.BooleanField(label=_("when a run has succeeded or was cancelled"), required=False, initial=True)
     failed = forms.BooleanField(label=_("when a run has failed"), required=False, initial=True)
 
     def clean(self) -> dict[str, object]:
         """One of the two events at least."""
         data = super().clean() or {}
+        data["style"] = data.get("style") or Webhook.Style.GRAFT
         if not data.get("ended") and not data.get("failed"):
             self.add_error("ended", _("Choose one of the two at least."))
         return data

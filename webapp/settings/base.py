@@ -198,6 +198,9 @@ GRAFT_TEAM_DELETERS = [
     "webapp.catalog.services.delete_of_team:delete_of_team",
 ]
 
+# The function (import string) that says whether an Authorization header opens anything: only then a large body is read.
+GRAFT_TOKEN_CHECK = "webapp.accounts.bearer.is_open"  # noqa: S105 no secret, a name
+
 # -- pages -------------------------------------------------------------------------------------------------------------
 STATIC_URL = "static/"
 STATICFILES_DIRS = [PROJECT / "static"]
