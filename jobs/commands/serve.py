@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import queue
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.confinement import EVERYTHING, READ, all_but, limit_files, no_connections, no_powers
 from jobs.errors import GraftError
+from jobs.parent import die_with
 
 if TYPE_CHECKING:
     from jobs.serving.engine import Engine
@@ -24,14 +28,19 @@ _END: dict[str, Any] = {"do": "quit"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How long an idle model stays."""
+    """How long an idle model stays, and what of the file system is given up."""
     parser.add_argument(
         "--idle-seconds", type=float, default=600.0, metavar="S", help="after so long an idle model is let go (%(default)s)"
     )
 
+    parser.add_argument("--private", type=Path, metavar="DIR", help="give up this folder but for models and runs, and all connections")
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Answers until the input ends."""
+    if arguments.private is not None:
+        die_with(os.getppid())
+        _leave_to_others(arguments.private)
     from jobs.commands.train import prepare_environment
 
     prepare_environment()
@@ -49,6 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         else:
             _do(engine, command)
+
+
+def _leave_to_others(private: Path) -> None:
+    """Gives up, for good, the site's folder but for reading models and what runs left behind; and every connection."""
+    root = os.path.realpath(private)
+    read = [(os.path.join(root, name), READ) for name in ("models", "runs", "sample-model")]
+    limit_files([*all_but(root), *read, (os.environ.get("HOME", root), EVERYTHING)])
+    no_powers()
+    no_connections()
 
 
 def _next(lines: queue.SimpleQueue[dict[str, Any]], engine: Engine, idle_seconds: float) -> dict[str, Any] | None:

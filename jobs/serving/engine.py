@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from jobs.commands.generate import prompt_ids
 from jobs.errors import GraftError, UserError
 from jobs.evaluation.generation import stop_tokens
 from jobs.evaluation.likelihood import known_positions
+from jobs.export.archive import unpack
 from jobs.models.heads import CAUSAL, finished_head
 from jobs.models.loading import load_tokenizer
 from jobs.models.opened import Opened, add_adapter, open_model
@@ -70,6 +72,7 @@ class Engine:
         self._say = say
         self._waiting: deque[tuple[Ask, float]] = deque()
         self.loaded: dict[tuple[str, int, str], Loaded] = {}
+        self._unpacked: dict[str, Path] = {}
 
     @property
     def busy(self) -> bool:
@@ -157,7 +160,7 @@ class Engine:
             self._say(Reply(ask.id, "loading"))
         if loaded is None:
             self._make_room()
-            opened = open_model(Path(model.folder), None, bits=model.bits, precision=model.precision)
+            opened = open_model(self._folder(model.folder), None, bits=model.bits, precision=model.precision)
             if opened.head != CAUSAL:
                 raise UserError("model_writes_not", what=f"it is loaded as {opened.head.auto}", where={"field": "model"})
             loaded = self.loaded[model.base] = Loaded(opened, {"": opened.tokenizer}, used_at=time.monotonic())
@@ -172,8 +175,8 @@ class Engine:
             del self.loaded[idle[0][1]]
 
     def _load_adapter(self, loaded: Loaded, model: ModelRef) -> None:
-        folder, opened = Path(model.adapter), loaded.opened
-        head = finished_head(Path(model.folder), folder)
+        folder, opened = self._folder(model.adapter), loaded.opened
+        head = finished_head(self._folder(model.folder), folder)
         if head != CAUSAL:
             raise UserError("model_writes_not", what=f"it is loaded as {head.auto}", where={"field": "model"})
         gone = next((each for each in loaded.names if not loaded.answering.get(each)), None)
@@ -190,8 +193,14 @@ class Engine:
             raise UserError("model_unusable", reason="its adapter is made of virtual tokens, which are not served yet")
         loaded.opened = replace(opened, model=with_more)
         own = (folder / "tokenizer.json").is_file()
-        loaded.tokenizers[model.adapter] = load_tokenizer(Path(model.folder), files=folder) if own else opened.tokenizer
+        loaded.tokenizers[model.adapter] = load_tokenizer(self._folder(model.folder), files=folder) if own else opened.tokenizer
         loaded.names[model.adapter] = name
+
+    def _folder(self, path: str) -> Path:
+        """The files at a path: a folder, or a download (zip), which is unpacked once. Raises `UserError`."""
+        if path not in self._unpacked:
+            self._unpacked[path] = unpack(Path(path), Path(tempfile.mkdtemp(prefix="served-")))
+        return self._unpacked[path]
 
     def _join(self, loaded: Loaded, name: str, group: list[Answering]) -> None:
         for one in group:

@@ -49,8 +49,8 @@ class Up:
         return self.output.read_text(errors="replace")
 
     def ready(self, seconds: float = 90) -> None:
-        """Waits until everything is up, both workers included."""
-        wait_for(lambda: self.text().count("ready.") >= 2 or self.process.poll() is not None, seconds)
+        """Waits until everything is up, the three workers included."""
+        wait_for(lambda: self.text().count("ready.") >= 3 or self.process.poll() is not None, seconds)
         assert self.process.poll() is None, self.text()
 
     def tree(self) -> list[psutil.Process]:

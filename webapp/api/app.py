@@ -13,6 +13,7 @@ from webapp.api.errors import handle_errors
 from webapp.api.openapi import complete
 from webapp.files import api as files_api
 from webapp.files import uploads_api
+from webapp.serving import api as serving_api
 
 _TEXT = (
     "OpenAI's fine-tuning API on your own hardware, and Graft's own resources in the same style. "
@@ -29,6 +30,15 @@ class Api(NinjaAPI):
 
 
 api = Api(title="Graft", version=jobs.__version__, description=_TEXT, docs_url=None, openapi_url=None, urls_namespace="v1")
-for _router in (files_api.router, uploads_api.router, jobs_api.router, models_api.router, unsupported_api.router, extensions.router):
+_ROUTERS = (
+    files_api.router,
+    uploads_api.router,
+    jobs_api.router,
+    models_api.router,
+    serving_api.router,
+    unsupported_api.router,
+    extensions.router,
+)
+for _router in _ROUTERS:
     api.add_router("", _router)
 handle_errors(api)

@@ -64,6 +64,7 @@ INSTALLED_APPS = [
     "webapp.artifacts",
     "webapp.files",
     "webapp.api",
+    "webapp.serving",
     "webapp.operate",
 ]
 
@@ -158,7 +159,7 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_CREATE_MISSING_QUEUES = False
-CELERY_TASK_QUEUES: dict[str, dict[str, Any]] = {"train": {}, "short": {}}
+CELERY_TASK_QUEUES: dict[str, dict[str, Any]] = {"train": {}, "short": {}, "serve": {}}
 CELERY_TASK_DEFAULT_QUEUE = "short"
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 0}

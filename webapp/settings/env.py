@@ -6,6 +6,7 @@ Every name begins with `GRAFT_`, but for the three that hosting platforms set th
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -51,6 +52,9 @@ class Environment(BaseSettings):
     request_limit_bytes: int = 2 * 2**20
     chunk_limit_bytes: int = 16 * 2**20
     api_requests_per_minute: int = 600
+    # Whether models are served: `on`; `idle`, only while nothing is trained; `off`. And when an idle model is let go.
+    serving: Literal["on", "idle", "off"] = "on"
+    serving_idle_seconds: float = 600
     sockets_per_user: int = 10
     sockets_per_process: int = 5000
 

@@ -92,4 +92,4 @@ def site_processes(host: str, port: int) -> list[Process]:
     """Every process but Redis, which must answer before these start."""
     # Two short tasks at once, so that the validation of a dataset need not wait for the download of a model.
     short = worker_process("short", "short", at_once=2)
-    return [web_process(host, port), dispatcher_process(), short, *training_processes()]
+    return [web_process(host, port), dispatcher_process(), short, worker_process("serve", "serve"), *training_processes()]

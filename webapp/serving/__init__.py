@@ -1,0 +1,1 @@
+"""Asking models: the worker that serves them, and the way there and back."""
