@@ -10,7 +10,6 @@ from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
@@ -25,7 +24,7 @@ from webapp.notices.models import Delivery, RunEnding, Webhook
 from webapp.notices.services.signing import secret_of
 from webapp.notices.services.tell import preference_of
 from webapp.notices.services.webhooks import add_webhook, delete_webhook, new_secret, send_again, send_test, switch
-from webapp.notices.words import summary, title
+from webapp.notices.words import page_of, summary, title
 
 LOG = 50
 # A page asks every few seconds; one that was asleep is not told of all that it missed.
@@ -138,8 +137,7 @@ def feed(request: HttpRequest, slug: str) -> JsonResponse:
 
 
 def _heard(ending: RunEnding) -> dict[str, str]:
-    url = reverse("runs:detail", args=[ending.run_id])
-    return {"id": str(ending.id), "title": title(ending), "body": summary(ending), "url": url}
+    return {"id": str(ending.id), "title": title(ending), "body": summary(ending), "url": page_of(ending)}
 
 
 def _mine(request: HttpRequest, slug: str, webhook_id: UUID) -> tuple[Team, Webhook]:

@@ -24,6 +24,11 @@ def site_url(path: str) -> str:
     return (site_origin() or f"http://{ENV.host}:{ENV.port}") + path
 
 
+def page_of(ending: RunEnding) -> str:
+    """The path of the page that says more: the run's; for a job of the API that ended before it had a run, the one its facts name."""
+    return str(ending.facts.get("page") or reverse("runs:detail", args=[ending.run_id]))
+
+
 def event_type(ending: RunEnding, webhook: Webhook) -> str:
     """`run.succeeded`, `run.failed` or `run.cancelled`; in OpenAI's style `fine_tuning.job.succeeded` and so on."""
     return f"{'fine_tuning.job' if webhook.style == Webhook.Style.OPENAI else 'run'}.{ending.state}"
@@ -37,7 +42,7 @@ def payload(ending: RunEnding, webhook: Webhook) -> str:
     failure = {"code": facts["failure_code"], "message": facts["message"], "remedy": facts["remedy"]} if ending.failed else None
     run = {
         "id": str(ending.run_id),
-        "url": site_url(reverse("runs:detail", args=[ending.run_id])),
+        "url": site_url(page_of(ending)),
         "state": ending.state,
         "attempt": ending.attempt,
         **{name: facts[name] for name in ("name", "method", "model", "dataset", "owner")},
@@ -85,9 +90,6 @@ def summary(ending: RunEnding) -> str:
 
 def letter(ending: RunEnding) -> str:
     """The text of an e-mail."""
-    link, settings = (
-        site_url(reverse("runs:detail", args=[ending.run_id])),
-        site_url(reverse("notices:notifications", args=[ending.team.slug])),
-    )
+    link, settings = site_url(page_of(ending)), site_url(reverse("notices:notifications", args=[ending.team.slug]))
     why = _("You are told because of your settings: %(link)s") % {"link": settings}
     return f"{title(ending)}.\n\n{summary(ending)}\n\n{link}\n\n-- \n{why}\n"

@@ -14,6 +14,7 @@ from jobs.errors import UserError
 from webapp.accounts.models import Team, User
 from webapp.api.errors import ApiError, as_api_error
 from webapp.api.models import Job
+from webapp.api.services.announce_end import announce_end
 from webapp.api.services.hyperparameters import Wanted
 from webapp.catalog.models import BaseModel
 from webapp.datasets.models import DatasetVersion
@@ -23,6 +24,7 @@ from webapp.files.models import File, Purpose, words_of
 from webapp.files.services.store import chosen_mapping
 from webapp.runs.services.create import create_run
 from webapp.runs.services.specs import Recipe
+from webapp.runs.states import State
 
 _NAME_LENGTH = 90
 
@@ -89,7 +91,11 @@ def settle(job: Job) -> None:
 def cancel_waiting(job: Job) -> bool:
     """Cancels a job that has no run yet. Says whether it was so."""
     now = timezone.now()
-    return Job.objects.filter(pk=job.pk, run=None, ended_at=None).update(ended_at=now, cancelled_at=now) == 1
+    with transaction.atomic():
+        if Job.objects.filter(pk=job.pk, run=None, ended_at=None).update(ended_at=now, cancelled_at=now) != 1:
+            return False
+        announce_end(job, State.CANCELLED)
+    return True
 
 
 def _make_run(job: Job, version: DatasetVersion) -> None:
@@ -113,6 +119,7 @@ def _make_run(job: Job, version: DatasetVersion) -> None:
 def _end(job: Job, code: str, message: str, param: str | None) -> None:
     error = {"code": code, "message": message, "param": param}
     Job.objects.filter(pk=job.pk).update(error=error, ended_at=timezone.now())
+    announce_end(job, State.FAILED, code=code, message=message)
 
 
 def _check_file(file: File, param: str) -> None:
