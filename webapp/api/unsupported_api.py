@@ -19,8 +19,14 @@ def _refuse(what: str) -> NoReturn:
     raise ApiError(501, f"{what} are not part of this server.", code="not_implemented", should_retry=False)
 
 
-@router.api_operation(["GET", "POST"], _PERMISSIONS, auth=needs(Scope.MODELS_READ), operation_id="checkpointPermissions")
+@router.get(_PERMISSIONS, auth=needs(Scope.MODELS_READ), operation_id="listCheckpointPermissions")
 def permissions(request: HttpRequest, checkpoint: str) -> None:
+    """Permissions of checkpoints: here a team's models are the team's."""
+    _refuse("Permissions of checkpoints")
+
+
+@router.post(_PERMISSIONS, auth=needs(Scope.MODELS_WRITE), operation_id="createCheckpointPermission")
+def create_permission(request: HttpRequest, checkpoint: str) -> None:
     """Permissions of checkpoints: here a team's models are the team's."""
     _refuse("Permissions of checkpoints")
 
