@@ -9,7 +9,7 @@ SAMPLE := $(abspath $(or $(GRAFT_SAMPLE_MODEL),var/sample-model))
 METHOD ?= lora
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev test checks lint format types check-migrations tests test-faults chaos methods-matrix demo messages screenshots pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate bench-ui bench-live bench-validate methods-study rates-study rank-study
+.PHONY: help run setup setup-dev test checks lint format types check-migrations tests test-faults chaos methods-matrix demo messages screenshots pin clean bench-training bench-profile bench-merge bench-estimate bench-start bench-tokenize bench-evaluate bench-serving bench-ui bench-live bench-validate methods-study rates-study rank-study
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  make %-18s %s\n", $$1, $$2}'
@@ -163,6 +163,9 @@ bench-tokenize: setup ## chats to token ids with marks, cold and cached, against
 
 bench-evaluate: setup ## the general probe, labels by likelihood, decoding with and without an adapter: make bench-evaluate RUNS=3
 	$(PY) -m benchmarks.evaluate $(if $(RUNS),--runs $(RUNS)) --model $(SAMPLE)
+
+bench-serving: setup ## 1, 8 and 32 chats at once: tokens/s and time to the first token against a plain generate loop: make bench-serving RUNS=3
+	$(PY) -m benchmarks.serving $(if $(RUNS),--runs $(RUNS)) --model $(SAMPLE)
 
 bench-live: $(VENV)/.runtime ## 1,000 sockets on 20 runs of 100 points/s at one web process: points lost, processor, memory, latency, restart
 	$(PY) -m benchmarks.live
