@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.flow.site import wait_for
+from tests.flow.site import command_line, wait_for
 from webapp.settings.env import PROJECT
 
 HOST = "127.0.0.1"
@@ -59,8 +59,7 @@ class Up:
 
     def named(self, part: str) -> psutil.Process:
         """The direct child whose command holds `part`."""
-        children = [child for child in psutil.Process(self.process.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
-        (found,) = [child for child in children if part in " ".join(child.cmdline())]
+        (found,) = [child for child in psutil.Process(self.process.pid).children() if part in " ".join(command_line(child))]
         return found
 
     def interrupt(self, seconds: float) -> int:

@@ -70,8 +70,8 @@ def test_a_base_model_answers_whole_and_streamed(serving: World, client: OpenAI)
     text = client.completions.create(model=MODEL, prompt="Once", max_tokens=5, temperature=0, logprobs=1)
     assert text.choices[0].logprobs is not None
     assert len(text.choices[0].logprobs.tokens or ()) == 5
-    assert "".join(chunk.choices[0].text for chunk in client.completions.create(model=MODEL, prompt="Once", max_tokens=5, temperature=0, stream=True)) \
-        == text.choices[0].text  # fmt: skip
+    pieces = client.completions.create(model=MODEL, prompt="Once", max_tokens=5, temperature=0, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in pieces) == text.choices[0].text
 
     async def many() -> list[str | None]:
         async with AsyncOpenAI(base_url=client.base_url, api_key=client.api_key, max_retries=0) as own:
@@ -84,7 +84,11 @@ def test_a_base_model_answers_whole_and_streamed(serving: World, client: OpenAI)
 
 def test_a_tuned_model_answers_as_its_evaluation_did(serving: World, client: OpenAI) -> None:
     file = sent(client)
-    settings = {**QUICK, "evaluation": {"generate": True, "rows": 2, "samples": 2, "max_new_tokens": 16, "retention": False}}
+    settings = {
+        **QUICK,
+        "learning_rate": 0.05,
+        "evaluation": {"generate": True, "rows": 2, "samples": 2, "max_new_tokens": 16, "retention": False},
+    }
     job = client.fine_tuning.jobs.create(
         model=MODEL,
         training_file=file.id,
@@ -101,7 +105,8 @@ def test_a_tuned_model_answers_as_its_evaluation_did(serving: World, client: Ope
     asked: Any = CHAT["messages"][:2]
     answer = client.chat.completions.create(model=model, messages=asked, max_tokens=16, temperature=0).choices[0].message.content
     assert answer is not None
-    assert answer.strip() == sample["answer"].strip()
+    # The archive holds no NUL (PostgreSQL's JSON cannot).
+    assert answer.strip().replace("\x00", "\ufffd") == sample["answer"].strip()
     base = client.chat.completions.create(model=MODEL, messages=asked, max_tokens=16, temperature=0).choices[0].message.content
     assert base != answer
     with pytest.raises(openai.BadRequestError):

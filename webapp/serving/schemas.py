@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 MOST_TOP = 20
 
 
-_HELLO = {"model": "HuggingFaceTB/SmolLM2-135M-Instruct", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+_HELLO: Any = {"model": "HuggingFaceTB/SmolLM2-135M-Instruct", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 
 
 class StreamOptions(Schema):

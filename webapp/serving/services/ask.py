@@ -27,7 +27,8 @@ SERVE_TASK = "serving.serve"
 SERVE_QUEUE = "serve"
 # Questions that may wait for the worker, and how long one waits for its first reply while nobody is heard of.
 MOST_WAITING = 64
-SILENCE_SECONDS = 20.0
+SILENCE_SECONDS = 30.0
+RING_SECONDS = 3.0
 _BLOCK_MILLISECONDS = 1000
 _ENDS = ("finished", "refused")
 
@@ -74,8 +75,6 @@ async def _put(redis: Any, body: dict[str, Any]) -> None:
         words = f"{waiting} questions wait already. Try again in a few seconds."
         raise Refused("serving_busy", words, retry_after=5, queue_position=waiting + 1)
     await redis.rpush(ASKS, json.dumps(body))
-    if not await redis.exists(HEART):
-        await sync_to_async(_ring)()
 
 
 def _ring() -> None:
@@ -84,8 +83,13 @@ def _ring() -> None:
 
 async def _replies(redis: Any, ask_id: str) -> AsyncIterator[dict[str, Any]]:
     """The replies as they come, until the last. Raises `Refused` where nothing is heard and nobody serves."""
-    cursor, heard_at = "0-0", time.monotonic()
+    cursor, heard_at, rung_at = "0-0", time.monotonic(), 0.0
     while True:
+        served = await redis.exists(HEART)
+        if not served and time.monotonic() - rung_at > RING_SECONDS:
+            # Again and again: a worker that was killed is taken for alive until its key has run out.
+            await sync_to_async(_ring)()
+            rung_at = time.monotonic()
         found = await redis.xread({answer_key(ask_id): cursor}, count=200, block=_BLOCK_MILLISECONDS)
         for _key, entries in found:
             for entry_id, fields in entries:
@@ -94,7 +98,7 @@ async def _replies(redis: Any, ask_id: str) -> AsyncIterator[dict[str, Any]]:
                 yield reply
                 if reply["kind"] in _ENDS:
                     return
-        if found or await redis.exists(HEART):
+        if found or served:
             heard_at = time.monotonic()
         elif time.monotonic() - heard_at > SILENCE_SECONDS:
             raise Refused("serving_unavailable", "No worker serves models now.", retry_after=10)
