@@ -1,6 +1,6 @@
 """`python -m tests.chaos --seeds 1-200`: seed after seed on sites of their own; says which were red, and why.
 
-The engine is the real one, on a tiny model; the clocks are those of tests/flow/site.py. Exit code 1 where a seed was red.
+The engine is the real one, on a tiny model (or a stand-in, `--stand-in`); the clocks are those of tests/flow/site.py. Exit code 1 where a seed was red.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ def main() -> int:
     parser.add_argument("--seeds", default="1", help="a number, or first-last")
     parser.add_argument("--runs", type=int, default=RUNS, help="runs of a seed (%(default)s)")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long strokes fall (%(default)s)")
+    parser.add_argument(
+        "--stand-in", default="", metavar="OPTIONS", help="tests.webapp.runs.trainer with these options trains, not the engine"
+    )
     parser.add_argument("--until", type=float, default=float("inf"), help="no new seed after so many seconds")
     parser.add_argument("--results", type=Path, help="a file that gets one line of JSON for each seed")
     options = parser.parse_args()
@@ -36,7 +39,7 @@ def main() -> int:
         numbers = list(range(int(first), int(last or first) + 1))
         while numbers and time.monotonic() - began < options.until:
             # A red seed leaves a site that may be in disorder: the next one gets another.
-            with ground() as on:
+            with ground(options.stand_in) as on:
                 wrong = False
                 while numbers and not wrong and time.monotonic() - began < options.until:
                     seed = Seed(numbers.pop(0), runs=options.runs, seconds=options.seconds)

@@ -36,10 +36,14 @@ ROUNDING = 1e-4
 
 
 class Ground:
-    """A site on which one seed after another is carried out. `train0` has a process that waits for its next run, `train1` has none."""
+    """A site on which one seed after another is carried out. `train0` has a process that waits for its next run, `train1` has none.
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
+    With `stand_in`, options of `tests.webapp.runs.trainer`, that program writes the events and checkpoints in place of the engine: a tenth
+    of the time, for what is asked of everything around it.
+    """
+
+    def __init__(self, site: Site, stand_in: str = "") -> None:
+        self.site, self._stand_in = site, stand_in
         site.environment.update(ENDLESS)
         for name in WORKERS:
             self.start_worker(name)
@@ -52,7 +56,9 @@ class Ground:
         """Starts a worker, without waiting for it."""
         options = ["-Q", "train", "-c", "1", "-n", f"{name}@site", "--without-gossip", "--without-mingle", "-l", "INFO"]
         warm = str(name == WORKERS[0]).lower()
-        self.site.start(name, sys.executable, "-m", "celery", "-A", "webapp", "worker", *options, GRAFT_WARM_CHILD=warm)
+        app = "tests.flow.app" if self._stand_in else "webapp"
+        command = (sys.executable, "-m", "celery", "-A", app, "worker", *options)
+        self.site.start(name, *command, GRAFT_WARM_CHILD=warm, FLOW_TRAINER=self._stand_in)
 
     def launcher(self, number: int) -> Callable[[int], Run]:
         """A team of its own for a seed; gives what launches its runs."""
@@ -62,10 +68,10 @@ class Ground:
 
 
 @contextmanager
-def ground() -> Iterator[Ground]:
+def ground(stand_in: str = "") -> Iterator[Ground]:
     """A site with all its processes."""
     with running_site(settings) as site:
-        yield Ground(site)
+        yield Ground(site, stand_in)
 
 
 class Seed:
