@@ -1,6 +1,7 @@
 """`python -m tests.chaos --seeds 1-200`: seed after seed on sites of their own; says which were red, and why.
 
-The engine is the real one, on a tiny model (or a stand-in, `--stand-in`); the clocks are those of tests/flow/site.py. Exit code 1 where a seed was red.
+The engine is the real one, on a tiny model, or a stand-in (`--stand-in`); the clocks are those of tests/flow/site.py. Exit code 1 where a
+seed was red.
 """
 
 from __future__ import annotations
