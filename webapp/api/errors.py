@@ -110,10 +110,11 @@ def _invalid(errors: list[Any]) -> ApiError:
     first = errors[0] if errors else {}
     names = [str(part) for part in first.get("loc", ()) if not str(part).startswith("function-")]
     if names and names[0] in _PLACES:
-        # After the place comes the name of the view's argument where it stands for the whole body.
-        names = names[2:] if names[0] in ("body", "form", "query") and len(names) > 2 else names[1:]
+        # After the place comes the name of the view's argument where it stands for the whole body; a number is a place in a list.
+        whole = names[0] in ("body", "form", "query") and len(names) > 2 and not names[2].isdecimal()
+        names = [] if names[0] == "body" and len(names) == 2 else names[2:] if whole else names[1:]
     param = ".".join(names) or None
-    if first.get("type") == "missing":
+    if first.get("type") == "missing" and param:
         return ApiError(400, f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param)
-    where = f"Invalid '{param}'" if param else "Invalid request"
+    where = f"Invalid '{param}'" if param else "Invalid body"
     return ApiError(400, f"{where}: {first.get('msg', 'it cannot be read')}.", code="invalid_value", param=param)

@@ -23,6 +23,7 @@ from webapp.api.services.create_job import Asked, cancel_waiting, create_job
 from webapp.api.services.events import events_of
 from webapp.api.services.hyperparameters import Wanted, read
 from webapp.api.services.idempotency import once
+from webapp.api.text import NUL
 from webapp.files.access import get_file
 from webapp.files.models import File
 from webapp.runs.models import Run
@@ -93,6 +94,8 @@ def list_jobs(request: HttpRequest, query: Query[JobsQuery]) -> Any:
         raise ApiError(400, "Write metadata[key]=value, or metadata=null.", code="invalid_value", param="metadata")
     names = [name for name in request.GET if name.startswith(_OPEN) and name.endswith(_CLOSE)]
     wanted = {name[len(_OPEN) : -len(_CLOSE)]: request.GET[name] for name in names[:16]}
+    if any(NUL in word for pair in wanted.items() for word in pair):
+        raise ApiError(400, "A filter of metadata holds the character U+0000.", code="invalid_value", param="metadata")
     found, more = page_of_jobs(caller.user, caller.team, query.after, query.limit, wanted, unmarked=query.metadata == "null")
     data = [job_object(tuning, whole=False) for tuning in found]
     return JobList(data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more)

@@ -8,10 +8,11 @@ from ninja import Schema
 from pydantic import ConfigDict, Field
 
 from webapp.api.models import SUFFIX_LENGTH
+from webapp.api.text import Text
 
 Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    dict[Annotated[Text, Field(max_length=64)], Annotated[Text, Field(max_length=512)]],
     Field(max_length=16),
 ]
 
@@ -43,7 +44,7 @@ class JobAsked(Schema):
     model: str = Field(min_length=1, max_length=512)
     training_file: str = Field(max_length=64)
     validation_file: str | None = Field(None, max_length=64)
-    suffix: str | None = Field(None, min_length=1, max_length=SUFFIX_LENGTH)
+    suffix: Text | None = Field(None, min_length=1, max_length=SUFFIX_LENGTH)
     seed: int | None = Field(None, ge=0, le=2**31 - 1)
     metadata: Metadata | None = None
     method: MethodAsked | None = None

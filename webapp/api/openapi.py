@@ -22,8 +22,8 @@ _REFUSALS = {
     "503": "A part of the server is away; see Retry-After.",
     "507": "The server's disk is full.",
 }
-# Answers that are files: by Range, or not changed since.
-_FILES = ("downloadFile", "downloadArtifact")
+# Answers that are files: by Range, or not changed since. With what they hold.
+_FILES = {"downloadFile": ("application/octet-stream", "text/csv"), "downloadArtifact": ("application/zip",)}
 # From the answer of one operation to the next: parameter, and where its value stands in the answer.
 _LINKS: dict[str, dict[str, tuple[str, str]]] = {
     "createFile": {
@@ -80,7 +80,7 @@ def _complete(operation: dict[str, Any]) -> None:
     refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorObject"}}}
     responses |= {code: {"description": words, "content": refusal} for code, words in _REFUSALS.items() if code not in responses}
     if name in _FILES:
-        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _FILES[name]}
         responses["200"] = {"description": "The bytes.", "content": content}
         responses["206"] = {"description": "The part that was asked for by Range.", "content": content}
         responses["304"] = {"description": "Not changed."}

@@ -7,6 +7,7 @@ from typing import Literal
 from ninja import Schema
 from pydantic import ConfigDict, Field
 
+from webapp.api.text import Text
 from webapp.files.models import File, PartedUpload
 
 # How long a file may be told to live, in seconds: an hour to thirty days.
@@ -60,8 +61,8 @@ class UploadAsked(Schema):
     """A file that will come in parts."""
 
     bytes: int = Field(ge=1, le=2**53)
-    filename: str = Field(min_length=1, max_length=1000)
-    mime_type: str = Field(max_length=127)
+    filename: Text = Field(min_length=1, max_length=1000)
+    mime_type: Text = Field(max_length=127)
     purpose: SentPurpose
     expires_after: ExpiresAfter | None = None
 

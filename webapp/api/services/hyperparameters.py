@@ -118,7 +118,8 @@ def _own(name: str, value: Any, entry: Method, param: str) -> dict[str, Any]:
             raise _bad(param, f"'auto' or a whole number from 1 to {_MOST_ROWS}")
         micro = next(rows for rows in range(min(value, TrainingSpec().micro_batch), 0, -1) if value % rows == 0)
         return {"micro_batch": micro, "gradient_accumulation": value // micro}
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value * entry.learning_rate <= 10:
+    # Compared as it came: an integer of hundreds of digits is no float.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 10 / entry.learning_rate:
         raise _bad(param, "'auto' or a number above 0")
     return {"learning_rate": value * entry.learning_rate}
 
