@@ -15,6 +15,7 @@ from webapp.accounts.access import visible_to
 from webapp.accounts.models import Team
 from webapp.accounts.scopes import Scope
 from webapp.api.auth import needs
+from webapp.api.errors import ApiError
 from webapp.api.ids import parse
 from webapp.api.naming import name_of_base, name_of_run, names_of_bases
 from webapp.api.paging import page
@@ -250,8 +251,10 @@ def workers(request: HttpRequest) -> WorkerList:
 @router.get("/comparisons", auth=needs(Scope.RUNS_READ), response=ComparisonObject, operation_id="compareRuns")
 def compare(request: HttpRequest, run: Query[list[UUID]]) -> ComparisonObject:
     """Runs side by side: the figures that the page of comparisons shows, as numbers."""
+    if len(run) > COMPARED:
+        raise ApiError(400, f"At most {COMPARED} runs are compared at once; these are {len(run)}.", code="invalid_value", param="run")
     asked = QueryDict(mutable=True)
-    asked.setlist("run", [str(each) for each in run[:COMPARED]])
+    asked.setlist("run", [str(each) for each in run])
     found = comparison(request.auth.team, asked)  # type: ignore[attr-defined]
     quantities = quantities_of(found.runs, every_figure=True)
     return ComparisonObject(
