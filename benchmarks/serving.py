@@ -1,10 +1,10 @@
 """`make bench-serving`: chats asked at the same time of the serving process, and of a plain `generate` loop that answers one by one.
 
-Both have the sample model in the same precision and with as many threads, answer the same chats greedily with at most `--tokens` tokens,
-and take turns, `--runs` times; each answers once uncounted before. All chats of a round are asked at once: the time to the first token
-counts from there, so that in the loop it has the wait for the chats before. The serving process is asked as the site asks it, JSON lines
-through pipes. `same_answers` is the share of chats that both answered with the same text: rounding may part them where two tokens are all
-but equally likely.
+Both have the sample model in the same precision, with as many threads that wait in the same way (left to itself the loop would spin, and
+take several times as long on a busy machine). They answer the same chats greedily with at most `--tokens` tokens and take turns, `--runs`
+times; each answers once uncounted before. All chats of a round are asked at once: the time to the first token counts from there, so that
+in the loop it has the wait for the chats before. The serving process is asked as the site asks it, JSON lines through pipes. `same_answers`
+is the share of chats that both answered with the same text: rounding may part them where two tokens are all but equally likely.
 """
 
 from __future__ import annotations
@@ -22,15 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.generation.streamers import BaseStreamer
-
 from benchmarks.peers import ROOT
+from jobs.commands.train import prepare_environment
 from jobs.data.records import read_records
 from jobs.device import choose_precision
-from jobs.models.device import probe
-from jobs.models.loading import DTYPES
 from jobs.serving.spec import Ask, ModelRef
 
 ROWS = ROOT / "examples" / "tickets" / "test.jsonl"
@@ -63,6 +58,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48, help="of an answer, at most (%(default)s)")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
+    prepare_environment()
     counts = [int(count) for count in arguments.chats.split(",")]
     asked = questions(max(counts))
     plain = Plain(arguments.model, arguments.tokens)
@@ -71,8 +67,7 @@ def main() -> None:
         for way in ways.values():
             way(asked[:2])
         found = {count: measure(ways, asked[:count], arguments.runs) for count in counts}
-    device = {"threads": torch.get_num_threads(), "precision": plain.precision, "name": probe()["name"]}
-    print(json.dumps({**device, "tokens": arguments.tokens, "runs": arguments.runs, "chats": found}, indent=2))
+    print(json.dumps({**plain.device, "tokens": arguments.tokens, "runs": arguments.runs, "chats": found}, indent=2))
 
 
 def questions(count: int) -> list[Chat]:
@@ -165,12 +160,17 @@ class Plain:
     """transformers' own model and `generate`, one chat after another."""
 
     def __init__(self, model: Path, tokens: int) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from jobs.models.device import probe
+
         found = probe()
         torch.set_num_threads(found["threads"])
-        self.precision, self._tokens = choose_precision("auto", found), tokens
-        self._device = "cuda" if found["kind"] == "cuda" else "cpu"
+        self._tokens, precision, place = tokens, choose_precision("auto", found), "cuda" if found["kind"] == "cuda" else "cpu"
+        self.device = {"name": found["name"], "threads": torch.get_num_threads(), "precision": precision}
         self._tokenizer = AutoTokenizer.from_pretrained(model)
-        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=DTYPES[self.precision]).to(self._device).eval()
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, precision)).to(place).eval()
 
     def __call__(self, chats: Sequence[Chat]) -> Round:
         """The answers, one by one."""
@@ -179,7 +179,7 @@ class Plain:
         for chat in chats:
             inputs = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
             clock = _Clock()
-            output = self._model.generate(**inputs.to(self._device), max_new_tokens=self._tokens, do_sample=False, streamer=clock)
+            output = self._model.generate(**inputs.to(self._model.device), max_new_tokens=self._tokens, do_sample=False, streamer=clock)
             new = output[0, inputs["input_ids"].shape[1] :].tolist()
             new = new[:-1] if new and new[-1] == self._tokenizer.eos_token_id else new
             first.append(clock.first_at - started)
@@ -188,14 +188,15 @@ class Plain:
         return Round(time.perf_counter() - started, first, tokens, texts)
 
 
-class _Clock(BaseStreamer):  # type: ignore[misc, unused-ignore]
-    """When the first token came: `generate` puts the prompt first, then each token."""
+class _Clock:
+    """A streamer of transformers that tells when the first token came: `generate` puts the prompt first, then each token."""
 
     def __init__(self) -> None:
         self.first_at = 0.0
         self._puts = 0
 
-    def put(self, value: Any) -> None:
+    def put(self, _value: Any) -> None:
+        """Sees the second of them."""
         self._puts += 1
         if self._puts == 2:
             self.first_at = time.perf_counter()
