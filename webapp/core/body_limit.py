@@ -6,6 +6,7 @@ Django spools a request's whole body to a temporary file before a view is asked,
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -71,15 +72,15 @@ class BodyLimit:
         limit = body_limit(scope["method"], scope["path"], cookies, bearer)
         declared = headers.get(b"content-length", b"0")
         if not declared.isdigit():
-            return await _refuse(400, "Content-Length must be a number.", receive, send)
+            return await _refuse(400, "Content-Length must be a number.", scope, receive, send)
         if limit > ENV.request_limit_bytes and (int(declared) > ENV.request_limit_bytes or b"transfer-encoding" in headers):
             try:
                 known = await _is_token_open(bearer) if scope["path"].startswith("/v1/") else await _is_session_open(cookies)
                 limit = limit if known else ENV.request_limit_bytes
             except DatabaseError:
-                return await _refuse(503, "The database is away.", receive, send)
+                return await _refuse(503, "The database is away.", scope, receive, send)
         if int(declared) > limit:
-            return await _refuse(413, _words(limit), receive, send)
+            return await _refuse(413, _words(limit), scope, receive, send)
         return await self._counted(limit, scope, receive, send)
 
     async def _counted(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,7 +117,7 @@ class BodyLimit:
         except _Refused as refused:
             # Once an answer has begun there is no second one; the server closes the connection of an answer that was cut.
             if not started:
-                await _refuse(refused.status, refused.words, receive, send)
+                await _refuse(refused.status, refused.words, scope, receive, send)
         finally:
             self.held -= total
 
@@ -152,10 +153,13 @@ def _words(limit: int) -> str:
     return f"The request is larger than the {limit} bytes allowed here."
 
 
-async def _refuse(status: int, text: str, receive: Receive, send: Send) -> None:
-    body = (text + "\n").encode()
+async def _refuse(status: int, text: str, scope: Scope, receive: Receive, send: Send) -> None:
+    kind, body = b"text/plain; charset=utf-8", (text + "\n").encode()
+    if scope["path"].startswith("/v1/"):
+        error = {"message": text, "type": "invalid_request_error" if status < 500 else "server_error", "param": None, "code": None}
+        kind, body = b"application/json", json.dumps({"error": error}).encode()
     headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-type", kind),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]

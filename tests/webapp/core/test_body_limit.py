@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 from pathlib import Path
 
@@ -27,6 +28,32 @@ MEBIBYTE = 2**20
 )
 def test_the_limit_of_a_path(method: str, path: str, cookies: bytes, expected: int) -> None:
     assert body_limit(method, path, cookies) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "bearer", "expected"),
+    [
+        ("POST", "/v1/files", b"Bearer graft_x", 512 * MEBIBYTE + 65536),
+        ("POST", "/v1/uploads/upload_1/parts", b"Bearer graft_x", 64 * MEBIBYTE + 65536),
+        ("POST", "/v1/files", b"", ENV.request_limit_bytes),
+        ("POST", "/v1/fine_tuning/jobs", b"Bearer graft_x", ENV.request_limit_bytes),
+    ],
+)
+def test_the_limit_of_the_api(method: str, path: str, bearer: bytes, expected: int) -> None:
+    assert body_limit(method, path, b"sessionid=x", bearer) == expected
+
+
+def test_a_large_file_without_a_token_that_opens_is_refused_in_the_apis_shape(web: Web) -> None:
+    connection = http.client.HTTPConnection(HOST, web.port, timeout=10)
+    connection.putrequest("POST", "/v1/files")
+    connection.putheader("Authorization", "Bearer graft_nonsense")
+    connection.putheader("Content-Length", "50000000")
+    connection.endheaders()
+    response = connection.getresponse()
+    assert (response.status, response.headers["Content-Type"]) == (413, "application/json")
+    error = json.loads(response.read())["error"]
+    assert (error["type"], error["param"], "larger than" in error["message"]) == ("invalid_request_error", None, True)
+    connection.close()
 
 
 def test_a_declared_length_is_refused_before_the_body_comes(web: Web) -> None:
