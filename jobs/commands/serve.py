@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Answers until the input ends."""
+    die_with(os.getppid())
     if arguments.private is not None:
-        die_with(os.getppid())
         _leave_to_others(arguments.private)
     from jobs.commands.train import prepare_environment
 

@@ -129,8 +129,9 @@ class Engine:
                 group.append(self._answering(ask, asked_at))
             except GraftError as error:
                 self._say(Reply(ask.id, "refused", code=error.code, message=f"{error.message} {error.remedy}"))
-            except (OSError, RuntimeError, MemoryError, ValueError) as failure:
-                self._say(Reply(ask.id, "refused", code="model_unusable", message=str(failure)[:500]))
+            except Exception as failure:  # noqa: BLE001 one question, whatever is in it, must not end the answers of the others
+                words = f"{type(failure).__name__}: {failure}"[:500]
+                self._say(Reply(ask.id, "refused", code="model_unusable", message=words))
         self._waiting = later
         for (base, name), group in joining.items():
             if group:

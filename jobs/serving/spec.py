@@ -52,7 +52,6 @@ class Ask:
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=4)] | None = None
     top: Annotated[int, Field(ge=-1, le=MOST_TOP)] = -1
-    echo: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The question as a JSON object."""

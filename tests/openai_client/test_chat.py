@@ -13,6 +13,7 @@ from openai import AsyncOpenAI, OpenAI
 from jobs.commands.generate import prompt_ids
 from jobs.evaluation.generation import answers
 from jobs.models.opened import open_model
+from tests.browser.conftest import start_web
 from tests.flow.site import wait_for
 from tests.openai_client.conftest import MODEL, QUICK, World, sent
 from webapp.runs.models import Record
@@ -133,6 +134,30 @@ def test_what_is_refused_and_a_process_that_dies(serving: World, client: OpenAI)
     assert client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=2, temperature=0).choices[0].message.content == alone(
         serving, 2
     )
-    # The process goes with the worker that started it.
+    # The process goes with the worker that started it, and whoever waits is told, another worker or not.
+    stream = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=400, stream=True)
+    next(iter(stream))
     serving.site.kill("serve")
     wait_for(lambda: not processes(serving), 10)
+    serving.site.start_worker("serve2", queue="serve")
+    with pytest.raises(openai.APIError, match="has died"):
+        list(stream)
+
+
+def test_where_training_goes_first_a_question_waits_for_it(serving: World, client: OpenAI) -> None:
+    file = sent(client)
+    serving.site.kill("web")
+    serving.site.environment["GRAFT_SERVING"] = "idle"
+    try:
+        start_web(serving.site)
+        own = serving.client()
+        job = own.fine_tuning.jobs.create(model=MODEL, training_file=file.id)
+        with pytest.raises(openai.InternalServerError) as refused:
+            own.chat.completions.create(model=MODEL, messages=HELLO)
+        assert (refused.value.code, refused.value.response.headers["retry-after"]) == ("training_first", "60")
+        own.fine_tuning.jobs.cancel(job.id)
+        assert own.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=2).choices[0].message.content is not None
+    finally:
+        serving.site.environment.pop("GRAFT_SERVING")
+        serving.site.kill("web")
+        start_web(serving.site)

@@ -16,17 +16,22 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
-from redis import Redis
+from redis import Redis, RedisError
 
 from webapp.core.processes import signal_group
 from webapp.core.redis import BLOCK_SECONDS, SOCKET_SECONDS, client
 from webapp.runs.environment import child_environment
 from webapp.serving.keys import ANSWER_LENGTH, ANSWER_SECONDS, ASKS, CANCELS, HEART, HEART_SECONDS, answer_key
+from webapp.serving.policy import training_first
 from webapp.settings.env import ENV, PROJECT
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1
+POLICY_SECONDS = 5.0
+# Questions that the process has at once; it answers so many together as fit.
+MOST_OPEN = 128
 PROGRAM = (sys.executable, "-m", "jobs", "serve")
 assert min(BLOCK_SECONDS, HEART_SECONDS) > TICK_SECONDS  # noqa: S101
 
@@ -35,34 +40,53 @@ class Server:
     """Call `run`; it comes back when nobody has asked for `idle_seconds`, when `stop` says so, or where another serves already."""
 
     def __init__(self, name: str, stop: Callable[[], bool], program: tuple[str, ...] = PROGRAM) -> None:
-        self._name, self._stop, self._program = name, stop, program
+        # Its own for each time it serves: who waits for an answer sees that it is not the one who took the question.
+        self._mark = f"{name} {uuid4().hex}"
+        self._stop, self._program = stop, program
         self._redis: Redis = client(SOCKET_SECONDS)
         self._home = ENV.var.resolve() / "serving"
         self._child: subprocess.Popen[str] | None = None
         self._open: set[str] = set()
         self._lock = threading.Lock()
+        self._look_at = 0.0
 
     def run(self) -> None:
         """Serves. Raises `RedisError` where Redis goes away; then the process is ended too."""
-        if not self._redis.set(HEART, self._name, nx=True, ex=HEART_SECONDS):
+        if not self._redis.set(HEART, self._mark, nx=True, ex=HEART_SECONDS):
             return
         heard_at = time.monotonic()
         try:
-            while not self._stop():
-                self._redis.set(HEART, self._name, ex=HEART_SECONDS)
+            while not self._stop() and self._is_ours():
+                self._redis.set(HEART, self._mark, ex=HEART_SECONDS)
                 self._look_after_child()
+                self._yield_to_training()
                 if self._take() or self._open:
                     heard_at = time.monotonic()
                 elif time.monotonic() - heard_at > ENV.serving_idle_seconds:
                     break
         finally:
             self._end_child("The server is being stopped.")
-            self._redis.delete(HEART)
+            if self._is_ours():
+                self._redis.delete(HEART)
             self._redis.close()
+
+    def _is_ours(self) -> bool:
+        """Whether nobody else serves, as may be after this process was stopped for long."""
+        held: Any = self._redis.get(HEART)
+        return held is None or held.decode() == self._mark
+
+    def _yield_to_training(self) -> None:
+        """Gives the device back where training goes first; answers that are on their way are finished before."""
+        if self._child is not None and not self._open and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + POLICY_SECONDS
+            if training_first():
+                self._end_child("Training goes first.")
 
     def _take(self) -> bool:
         """Waits a moment for a question or for one that is taken back. Says whether there was any."""
-        found: Any = self._redis.blpop([CANCELS, ASKS], timeout=TICK_SECONDS)
+        # Beyond so many the rest waits in the list, where it is counted and can be taken out.
+        keys = [CANCELS, ASKS] if len(self._open) < MOST_OPEN else [CANCELS]
+        found: Any = self._redis.blpop(keys, timeout=TICK_SECONDS)
         if found is None:
             return False
         key, body = found
@@ -72,6 +96,7 @@ class Server:
         asked = json.loads(body)
         with self._lock:
             self._open.add(asked["id"])
+        self._answer(self._redis, asked["id"], json.dumps({"kind": "taken", "by": self._mark}), ended=False)
         if self._child is None:
             self._start()
         self._tell({"do": "ask", **asked})
@@ -109,15 +134,17 @@ class Server:
         """In a thread of its own: the replies of one process, to the streams of who asked."""
         assert child.stdout is not None  # noqa: S101
         redis = client(SOCKET_SECONDS)
-        for line in child.stdout:
-            try:
+        try:
+            for line in child.stdout:
                 reply = json.loads(line)
-            except ValueError:
-                log.warning("serving: a line is no JSON")
-                continue
-            if reply.get("id"):
-                self._answer(redis, str(reply["id"]), line.strip(), ended=reply.get("kind") in ("finished", "refused"))
-        redis.close()
+                if reply.get("id"):
+                    self._answer(redis, str(reply["id"]), line.strip(), ended=reply.get("kind") in ("finished", "refused"))
+        except (RedisError, ValueError):
+            # Replies that cannot be passed on are lost: who waits for them is told by the end of the process.
+            log.exception("serving: a reply could not be passed on")
+            signal_group(child.pid, signal.SIGKILL)
+        finally:
+            redis.close()
 
     def _answer(self, redis: Redis, ask_id: str, line: str, *, ended: bool) -> None:
         pipeline = redis.pipeline(transaction=False)

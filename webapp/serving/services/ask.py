@@ -18,9 +18,8 @@ from redis import RedisError
 
 from webapp.celery import app
 from webapp.core.redis import async_client
-from webapp.runs.models import Run
-from webapp.runs.states import ACTIVE
-from webapp.serving.keys import ASKS, CANCELS, HEART, answer_key
+from webapp.serving.keys import ANSWER_SECONDS, ASKS, CANCELS, HEART, answer_key
+from webapp.serving.policy import training_first
 from webapp.settings.env import ENV
 
 SERVE_TASK = "serving.serve"
@@ -28,6 +27,8 @@ SERVE_QUEUE = "serve"
 # Questions that may wait for the worker, and how long one waits for its first reply while nobody is heard of.
 MOST_WAITING = 64
 SILENCE_SECONDS = 30.0
+# A question that was taken may wait so long for its next word: a large model is being loaded.
+STUCK_SECONDS = 600.0
 RING_SECONDS = 3.0
 _BLOCK_MILLISECONDS = 1000
 _ENDS = ("finished", "refused")
@@ -48,9 +49,10 @@ async def ask(model: Mapping[str, Any], question: Mapping[str, Any]) -> AsyncIte
     """
     await _admit()
     ask_id, ended = uuid4().hex, False
+    body = json.dumps({"id": ask_id, "model": dict(model), **question})
     redis = async_client()
     try:
-        await _put(redis, {"id": ask_id, "model": dict(model), **question})
+        await _put(redis, body)
         async for reply in _replies(redis, ask_id):
             ended = reply["kind"] in _ENDS
             if reply["kind"] == "refused":
@@ -59,22 +61,23 @@ async def ask(model: Mapping[str, Any], question: Mapping[str, Any]) -> AsyncIte
     except RedisError as failure:
         raise Refused("serving_unavailable", "The server's queue does not answer.", retry_after=10) from failure
     finally:
-        await asyncio.shield(_leave(redis, ask_id, ended=ended))
+        await asyncio.shield(_leave(redis, ask_id, body, ended=ended))
 
 
 async def _admit() -> None:
     if ENV.serving == "off":
         raise Refused("serving_off", "This site does not serve models (GRAFT_SERVING).")
-    if ENV.serving == "idle" and await Run.objects.filter(state__in=ACTIVE).aexists():
+    if await sync_to_async(training_first)():
         raise Refused("training_first", "The site is training, which goes first here.", retry_after=60)
 
 
-async def _put(redis: Any, body: dict[str, Any]) -> None:
+async def _put(redis: Any, body: str) -> None:
     waiting = await redis.llen(ASKS)
     if waiting >= MOST_WAITING:
         words = f"{waiting} questions wait already. Try again in a few seconds."
         raise Refused("serving_busy", words, retry_after=5, queue_position=waiting + 1)
-    await redis.rpush(ASKS, json.dumps(body))
+    await redis.rpush(ASKS, body)
+    await redis.expire(ASKS, ANSWER_SECONDS)
 
 
 def _ring() -> None:
@@ -82,11 +85,13 @@ def _ring() -> None:
 
 
 async def _replies(redis: Any, ask_id: str) -> AsyncIterator[dict[str, Any]]:
-    """The replies as they come, until the last. Raises `Refused` where nothing is heard and nobody serves."""
-    cursor, heard_at, rung_at = "0-0", time.monotonic(), 0.0
+    """The replies as they come, until the last. Raises `Refused` where nobody serves, who took the question is gone, or all is silent."""
+    cursor, heard_at, rung_at, taken_by = "0-0", time.monotonic(), 0.0, ""
     while True:
-        served = await redis.exists(HEART)
-        if not served and time.monotonic() - rung_at > RING_SECONDS:
+        heart = (await redis.get(HEART) or b"").decode()
+        if taken_by and heart != taken_by:
+            raise Refused("serving_lost", "The worker that was answering has died. Ask again.", retry_after=5)
+        if not heart and time.monotonic() - rung_at > RING_SECONDS:
             # Again and again: a worker that was killed is taken for alive until its key has run out.
             await sync_to_async(_ring)()
             rung_at = time.monotonic()
@@ -95,19 +100,24 @@ async def _replies(redis: Any, ask_id: str) -> AsyncIterator[dict[str, Any]]:
             for entry_id, fields in entries:
                 cursor = entry_id
                 reply = json.loads(fields[b"r"])
+                if reply["kind"] == "taken":
+                    taken_by = str(reply["by"])
+                    continue
                 yield reply
                 if reply["kind"] in _ENDS:
                     return
-        if found or served:
+        if found or (heart and not taken_by):
             heard_at = time.monotonic()
-        elif time.monotonic() - heard_at > SILENCE_SECONDS:
+        elif time.monotonic() - heard_at > (STUCK_SECONDS if taken_by else SILENCE_SECONDS):
             raise Refused("serving_unavailable", "No worker serves models now.", retry_after=10)
 
 
-async def _leave(redis: Any, ask_id: str, *, ended: bool) -> None:
+async def _leave(redis: Any, ask_id: str, body: str, *, ended: bool) -> None:
     try:
-        if not ended:
+        # One that still waits is taken out of the list; one that was taken is taken back.
+        if not ended and not await redis.lrem(ASKS, 0, body):
             await redis.rpush(CANCELS, ask_id)
+            await redis.expire(CANCELS, ANSWER_SECONDS)
         await redis.delete(answer_key(ask_id))
     except RedisError:
         pass  # it expires
