@@ -199,6 +199,8 @@ class Engine:
 
     def _folder(self, path: str) -> Path:
         """The files at a path: a folder, or a download (zip), which is unpacked once. Raises `UserError`."""
+        if Path(path).suffix != ".zip":
+            return Path(path)
         if path not in self._unpacked:
             self._unpacked[path] = unpack(Path(path), Path(tempfile.mkdtemp(prefix="served-")))
         return self._unpacked[path]
