@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jobs.serving.spec import Reply
 
 HELP = "keep models loaded and answer questions as they come"
+_WRITING = threading.Lock()
 _END: dict[str, Any] = {"do": "quit"}
 
 
@@ -47,9 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     from jobs.serving.engine import Engine
 
     lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(lines,), daemon=True).start()
     engine = Engine(_say)
     _write({"kind": "ready"})
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
     while True:
         command = _next(lines, engine, arguments.idle_seconds)
         if command is None:
@@ -130,5 +131,6 @@ def _say(reply: Reply) -> None:
 
 
 def _write(body: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    with _WRITING:
+        sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
